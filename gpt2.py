@@ -1,8 +1,8 @@
-"""GPT-2 inference in plain NumPy, without a KV cache: every step runs the whole sequence again.
+"""GPT-2 in plain NumPy, without a KV cache: for each new token, all of the text runs again.
 
-Read it beside gpt2_kvcache.py: `diff gpt2.py gpt2_kvcache.py` shows what a KV cache is.
-The model: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
-All arrays are float32. Scalars are Python floats: a NumPy float64 scalar would promote them.
+Read gpt2.py and gpt2_kvcache.py side by side: their diff is what a KV cache adds.
+The model is that of Radford et al. 2019, "Language Models are Unsupervised Multitask Learners".
+Every array is float32, and scalars are Python's: NumPy's own (np.sqrt(2)) would make it float64.
 """
 import math
 
@@ -14,8 +14,8 @@ from utils import check_lengths, load_encoder_hparams_and_params, run
 
 def gelu(x):
     """tanh form of x * Phi(x), any shape (Hendrycks & Gimpel 2016, arXiv:1606.08415)."""
-    # 0.5 * x * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x**3))), step by step in one array: a fresh
-    # one for each step costs more than the arithmetic, and NumPy's x**3 far more than x * x * x
+    # 0.5 * x * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x**3))), step by step in one array: a new
+    # one for each step would cost more than the arithmetic, and NumPy's x**3 more still
     y = x * x
     y *= 0.044715
     y += 1
@@ -46,25 +46,25 @@ def layer_norm(x, g, b, eps: float = 1e-5):
 
 
 def linear(x, w, b):
-    """[n_seq, n_in] @ [n_in, n_out] + [n_out] -> [n_seq, n_out]"""
+    """x @ w + b: [n_seq, n_in] @ [n_in, n_out] + [n_out] -> [n_seq, n_out]"""
     x = x @ w
     x += b
     return x
 
 
 def ffn(x, c_fc, c_proj):
-    """Position-wise feed-forward network: [n_seq, n_embd] -> [n_seq, n_embd]"""
+    """Feed-forward network, each position by itself: [n_seq, n_embd] -> [n_seq, n_embd]"""
     x = gelu(linear(x, **c_fc))  # [n_seq, n_embd] -> [n_seq, 4*n_embd]
     return linear(x, **c_proj)  # [n_seq, 4*n_embd] -> [n_seq, n_embd]
 
 
 def attention(q, k, v, mask):
-    """Scaled dot-product attention of all heads at once (arXiv:1706.03762, section 3.2.1).
+    """Scaled dot-product attention, all heads in one go (arXiv:1706.03762, section 3.2.1).
 
     q [n_head, n_q, d_head], k and v [n_head, n_k, d_head], mask [n_q, n_k]
     -> [n_head, n_q, d_head]
     """
-    q = q / math.sqrt(q.shape[-1])  # here, not on the scores: fewer numbers to divide
+    q = q / math.sqrt(q.shape[-1])  # the same as dividing the scores, which are more
     scores = q @ k.transpose(0, 2, 1)  # -> [n_head, n_q, n_k]
     scores += mask
     return softmax(scores) @ v  # -> [n_head, n_q, d_head]
@@ -89,25 +89,25 @@ def transformer_block(x, attn, mlp, ln_1, ln_2, n_head, mask):
 
 
 def causal_mask(n_q, n_k):
-    """0 where a query may look, -inf at later keys: [n_q, n_k], the queries being the last n_q."""
+    """[n_q, n_k]: 0 where a query may look, -inf at keys after it. The queries are the last n_q."""
     return np.triu(np.full((n_q, n_k), -np.inf, dtype=np.float32), k=n_k - n_q + 1)
 
 
-def gpt2(inputs, params, n_head):
-    """Token ids -> logits of the token that follows them: [n_seq] -> [n_vocab] float32."""
+def gpt2(inputs: list[int], params: dict, n_head: int):
+    """Token ids [n_seq] -> logits of the token that comes next [n_vocab], float32."""
     n_seq = len(inputs)
     x = params["wte"][inputs] + params["wpe"][range(n_seq)]  # [n_seq] -> [n_seq, n_embd]
     mask = causal_mask(n_seq, n_seq)
     for block in params["blocks"]:
         x = transformer_block(x, **block, n_head=n_head, mask=mask)
-    x = layer_norm(x[-1], **params["ln_f"])  # [n_embd]: the other positions' logits go unused
+    x = layer_norm(x[-1], **params["ln_f"])  # only the last position's logits are of use
     return x @ params["wte"].T  # [n_embd] -> [n_vocab]
 
 
-def generate(inputs, params, n_head, n_tokens_to_generate: int) -> list[int]:
-    """The n_tokens_to_generate ids that follow the ids in inputs, each the likeliest (greedy).
+def generate(inputs: list[int], params: dict, n_head: int, n_tokens_to_generate: int) -> list[int]:
+    """The n_tokens_to_generate ids that continue inputs, each the likeliest one (greedy).
 
-    Raises ValueError when inputs is empty or all of it does not fit the context, len(wpe).
+    Raises ValueError if inputs is empty, or too long for the context with what is to follow it.
     """
     check_lengths(len(inputs), n_tokens_to_generate, n_ctx=len(params["wpe"]))
     ids = list(inputs)
@@ -118,15 +118,15 @@ def generate(inputs, params, n_head, n_tokens_to_generate: int) -> list[int]:
 
 
 def main(prompt, n_tokens_to_generate=40, model_size="124M", models_dir="models"):
-    """Continue a prompt with GPT-2, each new token being the likeliest one (greedy decoding).
+    """Print the text with which GPT-2 continues a prompt, each token being the likeliest (greedy).
 
     Args:
-        prompt: the text to continue. One that begins with a hyphen is written --prompt="-x ...";
-            an empty one starts a new document, from <|endoftext|>.
-        n_tokens_to_generate: how many tokens to add; it does not stop early at <|endoftext|>.
-        model_size: a folder in models_dir. 124M, 355M, 774M and 1558M are downloaded if missing;
-            1M comes with this repository.
-        models_dir: the folder that holds the models.
+        prompt: The text to continue. If it begins with a hyphen, write --prompt="-like this".
+            If it is empty, a new document begins, with <|endoftext|>.
+        n_tokens_to_generate: How many tokens to add. It does not stop early at <|endoftext|>.
+        model_size: The model's folder in models_dir. 1M comes with this repository; 124M, 355M,
+            774M and 1558M are downloaded when they are missing; any other must be there.
+        models_dir: The folder that holds the models.
     """
     encoder, hparams, params = load_encoder_hparams_and_params(model_size, models_dir)
     input_ids = encoder.encode(prompt or "<|endoftext|>")
