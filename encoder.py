@@ -1,4 +1,4 @@
-"""GPT-2's byte-level BPE tokenizer: tiktoken on the vocabulary that lies in a model's own folder."""
+"""GPT-2's byte-level BPE tokenizer: tiktoken, on the vocabulary in a model's own folder."""
 import json
 from pathlib import Path
 
@@ -63,5 +63,5 @@ def _read_vocabulary(folder: Path) -> tuple[dict, list, dict]:
     if not (folder / "tokenizer.json").is_file():
         raise ValueError("no vocab.json, encoder.json or tokenizer.json")
     saved = json.loads((folder / "tokenizer.json").read_text("utf-8"))
-    pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in saved["model"]["merges"]]
+    pairs = [m.split(" ") if isinstance(m, str) else m for m in saved["model"]["merges"]]
     return saved["model"]["vocab"], pairs, {t["content"]: t["id"] for t in saved["added_tokens"]}

@@ -18,17 +18,19 @@ try:
 except ImportError:  # Windows, which does not rename a file that another process holds open
     fcntl = None
 
-# Hugging Face repository, revision, and sha256 of model.safetensors (None: as the hub declares it)
+# model_size: where its files are on the hub, at a pinned revision
 PUBLISHED = {
-    "124M": ("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e",
-             "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"),
-    "355M": ("openai-community/gpt2-medium", "6dcaa7a952f72f9298047fd5137cd6e4f05f41da", None),
-    "774M": ("openai-community/gpt2-large", "32b71b12589c2f8d625668d2335a01cac3249519", None),
-    "1558M": ("openai-community/gpt2-xl", "15ea56dee5df4983c59b2538573817e1667135e2",
-              "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a"),
+    "124M": "openai-community/gpt2/resolve/607a30d783dfa663caf39e06633721c8d4cfcd7e",
+    "355M": "openai-community/gpt2-medium/resolve/6dcaa7a952f72f9298047fd5137cd6e4f05f41da",
+    "774M": "openai-community/gpt2-large/resolve/32b71b12589c2f8d625668d2335a01cac3249519",
+    "1558M": "openai-community/gpt2-xl/resolve/15ea56dee5df4983c59b2538573817e1667135e2",
 }
-VOCAB_SHA256 = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
-MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
+SHA256 = {  # of the other files the hub declares its own
+    "vocab.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "merges.txt": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "124M/model.safetensors": "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
+    "1558M/model.safetensors": "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a",
+}
 TIMEOUT, RETRIES, BACKOFF = (10, 60), 4, 0.5  # seconds to connect and read; times; seconds, doubled
 STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 RUNNABLE = {"model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
@@ -42,16 +44,14 @@ def run(main):
     """
     try:
         text = _parse(main, sys.argv[1:])()
-    except (ValueError, OSError, MemoryError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {' '.join(str(error).split()) or 'out of memory'}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    try:
         sys.stdout.reconfigure(errors="replace")  # for a terminal that isn't UTF-8
         print(text, flush=True)
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would flush again, and fail, at exit
-        sys.exit(141 if isinstance(error, BrokenPipeError) else f"standard output: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError, MemoryError) as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a broken pipe would break again at exit
+        line = f"{Path(sys.argv[0]).name}: {' '.join(str(error).split()) or 'out of memory'}"
+        sys.exit(141 if isinstance(error, BrokenPipeError) else line)
 
 
 def _parse(main, args):
@@ -113,8 +113,8 @@ def load_encoder_hparams_and_params(model_size: str, models_dir: str):
     if not _holds_checkpoint(folder):
         if model_size not in PUBLISHED:
             here = sorted(p.name for p in Path(models_dir).glob("*") if _holds_checkpoint(p))
-            raise ValueError(f"no model {model_size!r}: {models_dir} holds {', '.join(here) or 'none'}"
-                             f"; {', '.join(PUBLISHED)} can be downloaded")
+            raise ValueError(f"no model {model_size!r}: there is {', '.join(here) or 'none'} in "
+                             f"{models_dir}, and {', '.join(PUBLISHED)} can be downloaded")
         _download_model(model_size, folder)
     weights, config = folder / "model.safetensors", folder / "config.json"
     if not weights.exists():
@@ -125,8 +125,8 @@ def load_encoder_hparams_and_params(model_size: str, models_dir: str):
     hparams = read_hparams(config)
     encoder = Encoder(folder)
     if max(encoder.tokens) >= hparams["n_vocab"]:
-        raise ValueError(f"{folder}: the tokenizer's last id is {max(encoder.tokens)}, but {config.name}"
-                         f" has a vocabulary of {hparams['n_vocab']}")
+        raise ValueError(f"{folder}: the tokenizer has ids up to {max(encoder.tokens)}, but "
+                         f"{config.name} a vocabulary of {hparams['n_vocab']}")
     return encoder, hparams, read_params(weights, hparams)
 
 
@@ -164,7 +164,7 @@ def read_hparams(path: Path) -> dict[str, int]:
         if type(value) is not int or value < 1:
             raise ValueError(f"{path}: {name} is {value!r}, not a whole number from 1 up")
     if hparams["n_embd"] % hparams["n_head"]:
-        raise ValueError(f"{path}: {hparams['n_head']} heads don't divide n_embd {hparams['n_embd']}")
+        raise ValueError(f"{path}: n_embd {config['n_embd']} is no multiple of n_head")
     for name, value in {**RUNNABLE, "n_inner": 4 * hparams["n_embd"]}.items():
         if config.get(name, value) != value and (name, config[name]) != ("n_inner", None):
             raise ValueError(f"{path}: {name} is {config[name]!r}, but only {value!r} can be run")
@@ -184,8 +184,8 @@ def _nest(read, n_vocab, n_ctx, n_embd, n_layer, **_) -> dict:
                "mlp": {"c_fc": linear(f"h.{i}.mlp.c_fc", n_embd, 4 * n_embd),
                        "c_proj": linear(f"h.{i}.mlp.c_proj", 4 * n_embd, n_embd)},
                "ln_1": norm(f"h.{i}.ln_1"), "ln_2": norm(f"h.{i}.ln_2")} for i in range(n_layer)]
-    return {"wte": read("wte.weight", (n_vocab, n_embd)), "wpe": read("wpe.weight", (n_ctx, n_embd)),
-            "blocks": blocks, "ln_f": norm("ln_f")}
+    return {"wte": read("wte.weight", (n_vocab, n_embd)),
+            "wpe": read("wpe.weight", (n_ctx, n_embd)), "blocks": blocks, "ln_f": norm("ln_f")}
 
 
 def read_params(path: Path, hparams: dict[str, int]) -> dict:
@@ -235,9 +235,9 @@ def read_params(path: Path, hparams: dict[str, int]) -> dict:
         if len(tensors) != len(header) or f"h.{hparams['n_layer']}.ln_1.weight" in tensors:
             raise ValueError("tensors stand twice, or more layers than n_layer says")
         params = _nest(read, **hparams)
-        if "lm_head.weight" in tensors:
-            if not np.array_equal(read("lm_head.weight", (v, e)), params["wte"]):
-                raise ValueError("lm_head.weight differs from wte.weight, but GPT-2 shares them")
+        head = read("lm_head.weight", (v, e)) if "lm_head.weight" in tensors else None
+        if head is not None and not np.array_equal(head, params["wte"]):
+            raise ValueError("lm_head.weight differs from wte.weight, but GPT-2 shares them")
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: damaged or not a GPT-2: {error}") from error
     except KeyError as error:
@@ -246,21 +246,21 @@ def read_params(path: Path, hparams: dict[str, int]) -> dict:
 
 
 def _download_model(model_size: str, folder: Path):
-    """The four files of a published model, the weights last, so that they vouch for the others."""
+    """The four files of a published model; the weights come last and so vouch for the others."""
     import requests
     from requests.adapters import HTTPAdapter
     from urllib3.util import Retry
 
-    repository, revision, weights_sha256 = PUBLISHED[model_size]
+    folder.mkdir(parents=True, exist_ok=True)
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     retry = Retry(RETRIES, backoff_factor=BACKOFF, status_forcelist=(429, *range(500, 600)),
                   raise_on_status=False)
-    folder.mkdir(parents=True, exist_ok=True)
     with requests.Session() as session, _locked(folder):
-        session.mount("http", HTTPAdapter(max_retries=retry))
-        for name, sha256 in {"config.json": None, "vocab.json": VOCAB_SHA256,
-                             "merges.txt": MERGES_SHA256, "model.safetensors": weights_sha256}.items():
-            url = f"{endpoint.rstrip('/')}/{repository}/resolve/{revision}/{name}"
+        session.mount("http://", HTTPAdapter(max_retries=retry))
+        session.mount("https://", HTTPAdapter(max_retries=retry))
+        for name in ("config.json", "vocab.json", "merges.txt", "model.safetensors"):
+            url = f"{endpoint.rstrip('/')}/{PUBLISHED[model_size]}/{name}"
+            sha256 = SHA256.get(name, SHA256.get(f"{model_size}/{name}"))
             try:
                 if not (folder / name).exists():
                     _download(session, url, folder / name, sha256)
@@ -273,22 +273,21 @@ def _download_model(model_size: str, folder: Path):
 
 @contextlib.contextmanager
 def _locked(folder: Path):
-    """Let one process at a time download into folder; the lock ends with the process, even killed."""
-    if not fcntl:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
+    """Let one process at a time download into folder. The lock ends with it, however it ends."""
+    handle = os.open(folder, os.O_RDONLY) if fcntl else None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError as error:
-        raise OSError(f"{folder}: another process is downloading this model; wait for it") from error
+        raise OSError(f"{folder}: another process is downloading it; wait for that") from error
     finally:
-        os.close(handle)
+        if fcntl:
+            os.close(handle)
 
 
 def _download(session, url: str, path: Path, sha256: str | None):
-    """Fetch url, or what path.part lacks of it, to path.part; check size and sha256; rename to path.
+    """Fetch what path.part lacks of url, check its size and sha256, and rename it to path.
 
     Where sha256 is None, the redirect's X-Linked-Etag serves, if it is one (64 hex digits).
     """
@@ -305,12 +304,11 @@ def _download(session, url: str, path: Path, sha256: str | None):
                            if "X-Linked-Etag" in hop.headers), {})
             etag = re.fullmatch('"?([0-9a-f]{64})"?', linked.get("X-Linked-Etag", ""))
             expected = sha256 or (etag and etag[1])
-            if response.status_code != 416:  # 416: there is no more, so what is there gets checked
-                response.raise_for_status()
             if n_had and not expected:
                 part.unlink()  # nothing could tell whether the two halves belong together
                 continue
-            if response.status_code != 416:
+            if response.status_code != 416:  # 416: there is no more to come, so on to the check
+                response.raise_for_status()
                 n_had = n_had if response.status_code == 206 else 0  # 200: the whole file again
                 size = n_had + int(response.headers.get("Content-Length", 0))
                 size = int(linked.get("X-Linked-Size", size))
