@@ -28,8 +28,9 @@ class Encoder:
             merged_ids = [vocab[token] for token in merged]
             if merged_ids != sorted(set(merged_ids)):  # tiktoken merges in the order of the ids
                 raise ValueError("the ids do not follow the order of the merges")
-            ranks = {bytes(map(BYTE_OF.get, t)): vocab[t] for t in [*BYTE_OF, *merged]}
-            special = {t: i for t, i in vocab.items() if t not in {*BYTE_OF, *merged}} | added
+            plain = {*BYTE_OF, *merged}
+            ranks = {bytes(map(BYTE_OF.get, token)): vocab[token] for token in plain}
+            special = {t: i for t, i in vocab.items() if t not in plain} | added
             self.tokens = {i: t for t, i in [*ranks.items(), *special.items()]}
             if "" in special or not all(type(i) is int and 0 <= i < 2**32 for i in self.tokens):
                 raise ValueError("a token is empty, or its id is not a whole number")

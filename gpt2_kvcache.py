@@ -97,7 +97,7 @@ def causal_mask(n_q, n_k):
 
 
 def kv_cache(params: dict, n_head: int, n_tokens: int) -> dict:
-    """Room for the keys and values of n_tokens in every layer; n_past counts those it holds."""
+    """Empty k and v [n_layer, n_head, n_tokens, d_head], float32, and n_past: how many are in."""
     shape = len(params["blocks"]), n_head, n_tokens, params["wte"].shape[1] // n_head
     return {"n_past": 0, "k": np.empty(shape, np.float32), "v": np.empty(shape, np.float32)}
 
@@ -122,7 +122,7 @@ def generate(inputs: list[int], params: dict, n_head: int, n_tokens_to_generate:
     """
     check_lengths(len(inputs), n_tokens_to_generate, n_ctx=len(params["wpe"]))
     ids = list(inputs)
-    cache = kv_cache(params, n_head, len(ids) + n_tokens_to_generate - 1)  # the last stays out
+    cache = kv_cache(params, n_head, len(ids) + n_tokens_to_generate - 1)  # the last never runs
     for i in range(0, len(ids) - CHUNK, CHUNK):  # a long prompt's prefill, up to its last chunk
         gpt2(ids[i : i + CHUNK], params, n_head, cache)
     for _ in tqdm(range(n_tokens_to_generate), "generating"):
