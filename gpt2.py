@@ -30,16 +30,16 @@ def gelu(x):
 
 def softmax(x):
     """Weights over the last axis that sum to 1, any shape."""
-    x = x - np.max(x, axis=-1, keepdims=True)  # the largest becomes 0, so exp cannot overflow
+    x = x - x.max(axis=-1, keepdims=True)  # the largest becomes 0, so exp cannot overflow
     np.exp(x, out=x)
-    x /= np.sum(x, axis=-1, keepdims=True)
+    x /= x.sum(axis=-1, keepdims=True)
     return x
 
 
 def layer_norm(x, g, b, eps: float = 1e-5):
     """Mean 0 and variance 1 over the last axis, then scale g and shift b (arXiv:1607.06450)."""
-    x = x - np.mean(x, axis=-1, keepdims=True)
-    x /= np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps)
+    x = x - x.mean(axis=-1, keepdims=True)
+    x /= np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
     x *= g
     x += b
     return x

@@ -42,6 +42,7 @@ def run(main):
 
     Errors are one line on standard error, with status 1 (Ctrl-C: 130, a reader that left: 141).
     """
+    sys.stdout, sys.stderr = (f or open(os.devnull, "w") for f in (sys.stdout, sys.stderr))  # >&-
     try:
         text = _parse(main, sys.argv[1:])()
         sys.stdout.reconfigure(errors="replace")  # for a terminal that isn't UTF-8
