@@ -1,5 +1,6 @@
 """GPT-2's byte-level BPE tokenizer: tiktoken, on the vocabulary in a model's own folder."""
 import json
+import re
 from pathlib import Path
 
 import tiktoken
@@ -31,19 +32,23 @@ class Encoder:
             plain = {*BYTE_OF, *merged}
             ranks = {bytes(map(BYTE_OF.get, token)): vocab[token] for token in plain}
             special = {t: i for t, i in vocab.items() if t not in plain} | added
+            for token in special:
+                if not re.fullmatch(r"<.+>|\[.+\]", token) and token not in added or not token:
+                    raise ValueError(f"no merge makes the token {token!r}: are all merges there?")
             self.tokens = {i: t for t, i in [*ranks.items(), *special.items()]}
-            if "" in special or not all(type(i) is int and 0 <= i < 2**32 for i in self.tokens):
-                raise ValueError("a token is empty, or its id is not a whole number")
             if len(self.tokens) != len(ranks) + len(special):
                 raise ValueError("two tokens share an id")
+            if not all(type(i) is int for i in self.tokens):
+                raise ValueError("an id is not a whole number")
+            # Not data_gym_to_mergeable_bpe_ranks, which serves files from a cache, even stale ones.
+            self._bpe = tiktoken.Encoding(
+                "gpt2", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens=special
+            )
         except KeyError as error:
-            raise ValueError(f"{folder}: the vocabulary lacks the token {error}") from error
-        except (ValueError, TypeError, AttributeError, RecursionError, IsADirectoryError) as error:
+            raise ValueError(f"{folder}: the tokenizer's files lack {error}") from error
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError,
+                IsADirectoryError) as error:
             raise ValueError(f"{folder}: not a tokenizer that can be used: {error}") from error
-        # Not data_gym_to_mergeable_bpe_ranks: it serves local files from a cache, even stale ones.
-        self._bpe = tiktoken.Encoding(
-            "gpt2", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens=special
-        )
 
     def encode(self, text: str) -> list[int]:
         """Ids of text; a special token in it, <|endoftext|> above all, is one id."""
@@ -64,5 +69,9 @@ def _read_vocabulary(folder: Path) -> tuple[dict, list, dict]:
     if not (folder / "tokenizer.json").is_file():
         raise ValueError("no vocab.json, encoder.json or tokenizer.json")
     saved = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    split = {"add_prefix_space": False, "use_regex": True} | saved["pre_tokenizer"]
+    split = split["type"], split["add_prefix_space"], split["use_regex"], saved["normalizer"]
+    if split != ("ByteLevel", False, True, None):
+        raise ValueError("tokenizer.json changes or splits text in another way than GPT-2's")
     pairs = [m.split(" ") if isinstance(m, str) else m for m in saved["model"]["merges"]]
     return saved["model"]["vocab"], pairs, {t["content"]: t["id"] for t in saved["added_tokens"]}

@@ -13,11 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-try:
-    import fcntl
-except ImportError:  # Windows, which does not rename a file that another process holds open
-    fcntl = None
-
 # model_size: where its files are on the hub, at a pinned revision
 PUBLISHED = {
     "124M": "openai-community/gpt2/resolve/607a30d783dfa663caf39e06633721c8d4cfcd7e",
@@ -157,7 +152,7 @@ def _size(path: Path) -> int:
 
 def read_hparams(path: Path) -> dict[str, int]:
     """n_vocab, n_ctx, n_embd, n_head, n_layer from a config.json or OpenAI's hparams.json."""
-    config = _size(path) and _parse_json(path, path.read_bytes())
+    config = _parse_json(path, path.read_bytes() if _size(path) else b"")
     hparams = {"n_vocab": config.get("vocab_size", config.get("n_vocab")),
                "n_ctx": config.get("n_positions", config.get("n_ctx"))}
     hparams.update((name, config.get(name)) for name in ("n_embd", "n_head", "n_layer"))
@@ -275,16 +270,19 @@ def _download_model(model_size: str, folder: Path):
 @contextlib.contextmanager
 def _locked(folder: Path):
     """Let one process at a time download into folder. The lock ends with it, however it ends."""
-    handle = os.open(folder, os.O_RDONLY) if fcntl else None
     try:
-        if fcntl:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        import fcntl
+    except ImportError:  # Windows, which has no such lock, but renames no file that is open
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError as error:
         raise OSError(f"{folder}: another process is downloading it; wait for that") from error
     finally:
-        if fcntl:
-            os.close(handle)
+        os.close(handle)
 
 
 def _download(session, url: str, path: Path, sha256: str | None):
