@@ -249,8 +249,8 @@ def _download_model(model_size: str, folder: Path):
 
     folder.mkdir(parents=True, exist_ok=True)
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    retry = Retry(RETRIES, backoff_factor=BACKOFF, status_forcelist=(429, *range(500, 600)),
-                  raise_on_status=False)
+    retry = Retry(RETRIES, connect=2, backoff_factor=BACKOFF, raise_on_status=False,
+                  status_forcelist=(429, *range(500, 600)))
     with requests.Session() as session, _locked(folder):
         session.mount("http://", HTTPAdapter(max_retries=retry))
         session.mount("https://", HTTPAdapter(max_retries=retry))
