@@ -315,7 +315,7 @@ def _download(session, url: str, path: Path, sha256: str | None):
                            unit_scale=True, disable=None)
                 try:
                     with open(part, "ab" if n_had else "wb") as file, bar:
-                        for chunk in response.iter_content(1 << 20):
+                        for chunk in response.iter_content(1 << 16):
                             bar.update(file.write(chunk))
                 except (ChunkedEncodingError, ConnectionError):
                     continue  # the next attempt goes on where this one broke off
