@@ -122,12 +122,15 @@ def test_room_for_exactly_the_positions_that_the_run_needs(model, monkeypatch):
 
 
 def test_two_caches_do_not_know_of_each_other(model):
-    one, two = filled_cache(model, [1, 2, 3], 10), filled_cache(model, [400, 500], 10)
+    def step(cache, token):
+        return gpt2_kvcache.gpt2([token], model.params, model.n_head, cache)
+
     alone = filled_cache(model, [1, 2, 3], 10)
-    for token in (4, 5, 6):
-        gpt2_kvcache.gpt2([token + 100], model.params, model.n_head, two)
-        assert np.array_equal(gpt2_kvcache.gpt2([token], model.params, model.n_head, one),
-                              gpt2_kvcache.gpt2([token], model.params, model.n_head, alone))
+    expected = [step(alone, token) for token in (4, 5, 6)]  # before there is another cache
+    one, two = filled_cache(model, [1, 2, 3], 10), filled_cache(model, [400, 500], 10)
+    for token, logits in zip((4, 5, 6), expected):
+        step(two, token + 100)
+        assert np.array_equal(step(one, token), logits)
 
 
 def test_more_tokens_than_the_cache_has_room_for_are_refused(model):

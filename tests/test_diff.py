@@ -1,5 +1,6 @@
 """The two model files: their diff is small and about the cache only."""
 import ast
+import re
 import subprocess
 from pathlib import Path
 
@@ -45,6 +46,18 @@ def test_no_power_operator_and_no_loop_over_heads():
         assert not any(isinstance(node, ast.Pow) for node in nodes)
         loops = [ast.unparse(node.iter) for node in nodes if isinstance(node, ast.For)]
         assert not any("n_head" in loop for loop in loops)
+
+
+def test_no_numpy_function_that_makes_float64():
+    # np.sqrt(2) is an np.float64 scalar and np.ones(n) an array of them, unless told otherwise
+    for source in SOURCES.values():
+        calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)
+                 and ast.unparse(node.func).startswith("np.")]
+        for call in calls:
+            of_arrays = any(isinstance(node, ast.Name) and node.id in ("x", "y", "logits")
+                            for argument in call.args for node in ast.walk(argument))
+            assert of_arrays or "np.float32" in ast.unparse(call), ast.unparse(call)
+        assert set(re.findall(r"np\.(float\w*|power|double)", source)) == {"float32"}
 
 
 def test_only_the_packages_that_the_project_names_are_imported():
