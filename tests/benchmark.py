@@ -39,7 +39,7 @@ from utils import load_encoder_hparams_and_params  # noqa: E402
 N_PROMPTS = (10, 128, 512, 960)  # tokens
 N_TOKENS = 40  # to generate from each
 CONTEXTS = (0, 10, 25, 50, 100, 200, 300, 400, 512, 640, 768, 896, 1023)  # of the drawing
-BUDGET = 200.0  # seconds, after which no further round begins
+BUDGET = 220.0  # seconds, after which no further round begins
 SLOW = 4.0  # seconds: where N_TOKENS uncached tokens would take more, three of them are run
 VARIANTS = [("sdpa", "DynamicCache", None), ("sdpa", "DynamicCache", gpt2_kvcache.CHUNK),
             ("sdpa", "StaticCache", None), ("eager", "DynamicCache", None),
@@ -241,7 +241,8 @@ def choose_variants(generate, ids):
     """The fastest one of VARIANTS for the first token, and for the later ones."""
     tries = {v: summary(np.minimum(*(generate(ids, 6, v)[1] for _ in range(2))).tolist(), 6)
              for v in VARIANTS if not v[2] or v[2] < len(ids)}
-    return {figure: min(tries, key=lambda v: tries[v][figure]) for figure in ("first", "later")}
+    return {"first": min(tries, key=lambda v: tries[v]["first"]),
+            "later": min((v for v in tries if not v[2]), key=lambda v: tries[v]["later"])}
 
 
 # ---- Measure: everything that runs in this process, and what doesn't ----
@@ -324,7 +325,7 @@ def measure_memory(params, hparams, model_size, models_dir, n_prompts):
     cache, rows = gpt2_kvcache.kv_cache(params, hparams["n_head"], hparams["n_ctx"]), []
     for name in tqdm(("gpt2", "gpt2_kvcache"), "memory"):
         for n in n_prompts:
-            call = f"peaks_of{name, n, model_size, models_dir}"
+            call = f"peaks_of{name, n, model_size, str(models_dir)}"
             text, _ = python("-c", f"import benchmark as b, json; print(json.dumps(b.{call}))")
             n_kept = n + 1 if name == "gpt2_kvcache" else 0
             held = cache_bytes(n_kept, hparams["n_layer"], hparams["n_embd"])
@@ -334,7 +335,7 @@ def measure_memory(params, hparams, model_size, models_dir, n_prompts):
             "weights": sum(array.nbytes for array in by_name(params).values())}
 
 
-def measure_startup(model_size, models_dir, repeats=5):
+def measure_startup(model_size, models_dir, repeats):
     """Seconds of whole commands, {what: [...]}. The first run of each brings files into memory."""
     small = ["When night came", "--n_tokens_to_generate", "40", "--model_size=1M",
              f"--models_dir={ROOT / 'models'}"]
@@ -498,9 +499,10 @@ def draw(found, path):
     from matplotlib.figure import Figure
 
     grey, x = "#7d8590", found["contexts"]
-    style = {"svg.fonttype": "none", "svg.hashsalt": "gpt2", "font.sans-serif": ["DejaVu Sans"], "font.size": 12, "text.color": grey,
-             "axes.edgecolor": grey, "xtick.color": grey, "ytick.color": grey,
-             "axes.labelcolor": grey, "axes.spines.top": False, "axes.spines.right": False}
+    style = {"svg.fonttype": "none", "svg.hashsalt": "gpt2", "font.sans-serif": ["DejaVu Sans"],
+             "font.size": 12, "axes.spines.top": False, "axes.spines.right": False,
+             **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color",
+                              "ytick.color"), grey)}
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(7.6, 3.6))
         axes = figure.subplots()
@@ -508,11 +510,14 @@ def draw(found, path):
                                    ("cached", "gpt2_kvcache.py", "#4c8fd6")):
             y = [1e3 * median(times) for times in zip(*(step[name] for step in found["steps"]))]
             axes.plot(x, y, color=color, linewidth=2.5)
+            bottom = 10 ** math.floor(math.log10(min(y)))  # the cached file's, which comes last
             axes.annotate(label, (x[-1], y[-1]), (8, 0), textcoords="offset points", color=color,
                           va="center", weight="bold", annotation_clip=False)
-        axes.set(yscale="log", xlim=(0, x[-1]), xlabel="tokens already in context")
+        axes.set(yscale="log", xlim=(0, x[-1]), ylim=(bottom, None),
+                 xlabel="tokens already in context")
         axes.set_title("milliseconds per token", loc="left", fontsize=12)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        for axis in axes.xaxis, axes.yaxis:
+            axis.set_major_formatter(lambda value, _: f"{value:,g}")
         axes.minorticks_off()
         figure.subplots_adjust(left=0.08, right=0.74, top=0.9, bottom=0.15)
         figure.savefig(path, transparent=True, metadata={"Date": None})
@@ -528,13 +533,13 @@ def main():
     with models_or_random(args.model_size, os.path.abspath(args.models_dir)) as folder:
         own = folder == os.path.abspath(args.models_dir)
         weights = (f"The weights in models/{args.model_size}" if own else
-                   f"Random weights of {args.model_size}'s shape, for the model is absent")
+                   f"Random weights of the {args.model_size} shape (models/{args.model_size} is absent)")
         print(weights, file=sys.stderr)
         _, hparams, params = load_encoder_hparams_and_params(args.model_size, folder)
         found = measure(params, hparams, rounds=args.rounds)
         n_prompts = [found["rows"][i]["n_prompt"] for i in (0, -1)]
         used = measure_memory(params, hparams, args.model_size, folder, n_prompts)
-        startup = measure_startup(args.model_size, folder)
+        startup = measure_startup(args.model_size, folder, args.rounds)
     print(report(found, params, used, startup, weights))
     try:
         draw(found, args.svg)
