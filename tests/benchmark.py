@@ -532,8 +532,8 @@ def main():
     args = parser.parse_args()
     with models_or_random(args.model_size, os.path.abspath(args.models_dir)) as folder:
         own = folder == os.path.abspath(args.models_dir)
-        weights = (f"The weights in models/{args.model_size}" if own else
-                   f"Random weights of the {args.model_size} shape (models/{args.model_size} is absent)")
+        name = f"{Path(args.models_dir).name}/{args.model_size}"
+        weights = f"The weights in {name}" if own else f"Random weights ({name} is absent)"
         print(weights, file=sys.stderr)
         _, hparams, params = load_encoder_hparams_and_params(args.model_size, folder)
         found = measure(params, hparams, rounds=args.rounds)

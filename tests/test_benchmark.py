@@ -11,7 +11,7 @@ import pytest
 import gpt2
 import gpt2_kvcache
 
-N_PROMPTS, N_TOKENS = (3, 9999), 5
+N_TOKENS = 5
 
 
 def hparams(model):
@@ -20,17 +20,18 @@ def hparams(model):
 
 
 @pytest.fixture(autouse=True)
-def without_transformers(monkeypatch):
+def quick(monkeypatch):
     monkeypatch.setattr(benchmark, "load_transformers", lambda *_: None)
+    monkeypatch.setattr(benchmark, "SETTLE", 0)
 
 
 def measure(model, **options):
-    return benchmark.measure(model.params, hparams(model), N_PROMPTS, N_TOKENS, contexts=(0, 5),
-                             rounds=options.pop("rounds", 1), **options)
+    options = {"n_prompts": (3, 40), "contexts": (0, 5), "rounds": 1} | options
+    return benchmark.measure(model.params, hparams(model), n_tokens=N_TOKENS, **options)
 
 
 def test_prompts_are_capped_to_what_fits_and_each_round_measures_all(model):
-    found = measure(model, rounds=2)
+    found = measure(model, n_prompts=(3, 960), rounds=2)
     assert [row["n_prompt"] for row in found["rows"]] == [3, model.n_ctx - N_TOKENS]
     for row in found["rows"]:
         assert len(row["cached"]) == len(row["uncached"]) == 2
