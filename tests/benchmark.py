@@ -44,7 +44,7 @@ SLOW = 4.0  # seconds: where N_TOKENS uncached tokens would take more, three of 
 VARIANTS = [("sdpa", "DynamicCache", None), ("sdpa", "DynamicCache", gpt2_kvcache.CHUNK),
             ("sdpa", "StaticCache", None), ("eager", "DynamicCache", None),
             ("eager", "StaticCache", None)]  # of transformers: attention, cache, chunk of a prefill
-SETTLE = 0.05  # seconds for which another library's idle threads may still spin
+SETTLE = 0.3  # seconds between NumPy and torch: for 0.1 the one's idle threads still slow the other
 
 
 class Differs(Exception):
@@ -94,7 +94,6 @@ def timed_generate(module, ids, params, n_head, n_tokens):
         ends.append(time.perf_counter())
         return logits
 
-    time.sleep(SETTLE)
     with mock.patch.multiple(module, gpt2=clocked, tqdm=lambda steps, *_: steps):
         start = time.perf_counter()
         new = module.generate(ids, params, n_head, n_tokens)
@@ -220,7 +219,6 @@ def load_transformers(params, hparams):
         cache = (DynamicCache(config=config) if cache == "DynamicCache" else
                  StaticCache(config, max_cache_len=len(ids) + n_tokens))
         inputs, new = torch.tensor([ids]), []
-        time.sleep(SETTLE)
         ends = [time.perf_counter()]
         for _ in range(n_tokens):
             for part in inputs.split(chunk or len(ids), dim=1):
@@ -271,7 +269,9 @@ def measure(params, hparams, n_prompts=N_PROMPTS, n_tokens=N_TOKENS, contexts=CO
         timed_generate(gpt2_kvcache, prompt, params, n_head, 2)
         took = [timed_generate(gpt2, prompt, params, n_head, 1)[1][0] for _ in range(2)]
         row["sample"] = min(took) * n_tokens > slow
-        row["variants"] = generate and choose_variants(generate, prompt)
+        if generate:
+            time.sleep(SETTLE)
+            row["variants"] = choose_variants(generate, prompt)
         bar.update()
     cache = gpt2_kvcache.kv_cache(params, n_head, n_ctx)
     for i in range(0, n_ctx, chunk):
@@ -287,9 +287,11 @@ def measure(params, hparams, n_prompts=N_PROMPTS, n_tokens=N_TOKENS, contexts=CO
             row["cached"].append(summary(seconds, n_tokens))
             row["uncached"].append(measure_uncached(prompt, new, params, n_head, row["sample"]))
             if generate:
+                time.sleep(SETTLE)
                 by = {v: summary(generate(prompt, n_tokens, v)[1], n_tokens)
                       for v in {*row["variants"].values()}}
                 row["transformers"].append({f: by[v][f] for f, v in row["variants"].items()})
+                time.sleep(SETTLE)
             bar.update()
         found["steps"].append(measure_steps(ids, params, n_head, cache, contexts))
         for name, matrix in streamed.items():

@@ -20,9 +20,8 @@ def hparams(model):
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
+def without_transformers(monkeypatch):
     monkeypatch.setattr(benchmark, "load_transformers", lambda *_: None)
-    monkeypatch.setattr(benchmark, "SETTLE", 0)
 
 
 def measure(model, **options):
