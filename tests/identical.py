@@ -39,7 +39,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--model_size", default="1M")
     parser.add_argument("--n_prompts", type=int, default=100)
-    parser.add_argument("--n_tokens", type=int, default=10)
+    parser.add_argument("--n_tokens", type=int, default=3)
     args = parser.parse_args()
     _, hparams, params = load_encoder_hparams_and_params(args.model_size, str(ROOT / "models"))
     n_differing, difference, gap = compare(params, hparams["n_head"], args.n_prompts, args.n_tokens)
