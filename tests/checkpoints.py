@@ -8,40 +8,37 @@ import numpy as np
 
 TF_CHECKPOINT = Path(__file__).parent / "fixtures" / "tf-checkpoint"
 HPARAMS = {"n_vocab": 280, "n_ctx": 16, "n_embd": 8, "n_head": 2, "n_layer": 2}
+ON_THE_HUB = {"blocks": "h", "w": "weight", "g": "weight", "b": "bias",
+              "wte": "wte.weight", "wpe": "wpe.weight"}
 
 
 def shapes(n_vocab, n_ctx, n_embd, n_layer, **_) -> dict[str, tuple[int, ...]]:
     """{name on the hub: shape} of a GPT-2."""
-    of_block = {
-        "ln_1.weight": (n_embd,), "ln_1.bias": (n_embd,),
-        "attn.c_attn.weight": (n_embd, 3 * n_embd), "attn.c_attn.bias": (3 * n_embd,),
-        "attn.c_proj.weight": (n_embd, n_embd), "attn.c_proj.bias": (n_embd,),
-        "ln_2.weight": (n_embd,), "ln_2.bias": (n_embd,),
-        "mlp.c_fc.weight": (n_embd, 4 * n_embd), "mlp.c_fc.bias": (4 * n_embd,),
-        "mlp.c_proj.weight": (4 * n_embd, n_embd), "mlp.c_proj.bias": (n_embd,),
-    }
-    blocks = {f"h.{i}.{name}": shape for i in range(n_layer) for name, shape in of_block.items()}
-    return {"wte.weight": (n_vocab, n_embd), "wpe.weight": (n_ctx, n_embd), **blocks,
-            "ln_f.weight": (n_embd,), "ln_f.bias": (n_embd,)}
+    layers = {"attn.c_attn": (n_embd, 3 * n_embd), "attn.c_proj": (n_embd, n_embd),
+              "mlp.c_fc": (n_embd, 4 * n_embd), "mlp.c_proj": (4 * n_embd, n_embd),
+              "ln_1": (n_embd,), "ln_2": (n_embd,)}
+    layers = {f"h.{i}.{name}": shape for i in range(n_layer) for name, shape in layers.items()}
+    arrays = {"wte.weight": (n_vocab, n_embd), "wpe.weight": (n_ctx, n_embd)}
+    for name, shape in {**layers, "ln_f": (n_embd,)}.items():
+        arrays |= {f"{name}.weight": shape, f"{name}.bias": shape[-1:]}
+    return arrays
 
 
 def drawn(name: str, shape) -> np.ndarray:
     """Random float32 values that belong to this name alone: a tensor in another's place shows."""
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
-    return rng.standard_normal(shape, dtype=np.float32)
+    return np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape, np.float32)
 
 
 def tiny_gpt2(**hparams) -> dict[str, tuple[str, np.ndarray]]:
     """{name: ("F32", drawn array)} of a GPT-2 of HPARAMS, for write_safetensors."""
-    return {n: ("F32", drawn(n, s)) for n, s in shapes(**{**HPARAMS, **hparams}).items()}
+    return {n: ("F32", drawn(n, s)) for n, s in shapes(**HPARAMS | hparams).items()}
 
 
 def header_of(tensors) -> dict:
-    header, end = {}, 0
-    for name, (dtype, array) in tensors.items():
-        begin, end = end, end + array.nbytes
-        header[name] = {"dtype": dtype, "shape": [*array.shape], "data_offsets": [begin, end]}
-    return header
+    end = 0
+    return {name: {"dtype": dtype, "shape": [*array.shape],
+                   "data_offsets": [end, end := end + array.nbytes]}
+            for name, (dtype, array) in tensors.items()}
 
 
 def pack(header, data: bytes) -> bytes:
@@ -51,21 +48,17 @@ def pack(header, data: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + data
 
 
-def write_safetensors(path: Path, tensors, metadata=None):
+def write_safetensors(path: Path, tensors):
     """tensors: {name: (dtype, array of the bytes as stored)}"""
-    header = {"__metadata__": metadata} if metadata else {}
     data = b"".join(array.tobytes() for _, array in tensors.values())
-    path.write_bytes(pack(header | header_of(tensors), data))
+    path.write_bytes(pack({"__metadata__": {"format": "pt"}} | header_of(tensors), data))
 
 
 def write_config(path: Path, **changes):
-    """What transformers writes; a change to None takes the key out."""
+    """What transformers writes; a change to ... takes the key out."""
     config = {"model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
-              "n_inner": None, "scale_attn_weights": True, "vocab_size": HPARAMS["n_vocab"],
-              "n_positions": HPARAMS["n_ctx"], "n_embd": HPARAMS["n_embd"],
-              "n_head": HPARAMS["n_head"], "n_layer": HPARAMS["n_layer"]} | changes
-    left_out = {key for key, value in changes.items() if value is None}
-    path.write_text(json.dumps({k: v for k, v in config.items() if k not in left_out}))
+              "vocab_size": 280, "n_positions": 16, "n_embd": 8, "n_head": 2, "n_layer": 2}
+    path.write_text(json.dumps({k: v for k, v in (config | changes).items() if v is not ...}))
 
 
 def write_model(folder: Path, tensors=None, **config) -> Path:
@@ -74,19 +67,14 @@ def write_model(folder: Path, tensors=None, **config) -> Path:
     write_config(folder / "config.json", **config)
     shutil.copy(TF_CHECKPOINT / "encoder.json", folder / "vocab.json")
     shutil.copy(TF_CHECKPOINT / "vocab.bpe", folder / "merges.txt")
-    write_safetensors(folder / "model.safetensors", tensors or tiny_gpt2(), {"format": "pt"})
+    write_safetensors(folder / "model.safetensors", tensors or tiny_gpt2())
     return folder
 
 
-def by_name(params: dict) -> dict[str, np.ndarray]:
+def by_name(tree) -> dict[str, np.ndarray]:
     """{name on the hub: array} of the nested dicts that gpt2() takes."""
-    def walk(name, tree):
-        if isinstance(tree, np.ndarray):
-            yield name, tree
-        else:
-            for key, branch in enumerate(tree) if isinstance(tree, list) else tree.items():
-                key = {"blocks": "h", "w": "weight", "g": "weight", "b": "bias",
-                       "wte": "wte.weight", "wpe": "wpe.weight"}.get(key, key)
-                yield from walk(f"{name}.{key}" if name else key, branch)
-
-    return dict(walk("", params))
+    if isinstance(tree, np.ndarray):
+        return {"": tree}
+    items = enumerate(tree) if isinstance(tree, list) else tree.items()
+    return {f"{ON_THE_HUB.get(key, key)}.{name}".rstrip("."): array
+            for key, branch in items for name, array in by_name(branch).items()}

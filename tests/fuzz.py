@@ -1,11 +1,11 @@
 """Damage real model files at random: each must then load right or be refused by name.
 
-    python tests/fuzz.py --n 10000              # a finding is printed with its seed;
-    python tests/fuzz.py --n 1 --seed 1234      # this runs it again
+    python tests/fuzz.py --checkpoints 10000 --tokenizers 3000    # prints findings with their seed
+    python tests/fuzz.py --tokenizers 1 --seed 1234               # runs one of them again
 
-Right is: shapes as in hparams, all float32, a tokenizer that gives back what it is given. Refused
-is: ValueError that names the file, or for a tokenizer its folder. All else is a finding, and so is
-taking longer than a second or 100 MB more than the file. Exits with 1 if there are findings.
+Right is: shapes as in hparams, all float32, a tokenizer that gives back the text that it is given,
+with ids below n_vocab. Refused is: UserError or OSError that names the folder. All else is a
+finding, and so is taking longer than a second or 100 MB more than the file. Exits with 1 then.
 """
 import argparse
 import collections
@@ -26,213 +26,145 @@ sys.path.insert(0, str(HERE.parent))
 
 from checkpoints import TF_CHECKPOINT, by_name, pack, shapes, tiny_gpt2, write_model  # noqa: E402
 
-from utils import load_encoder_hparams_and_params  # noqa: E402
+from utils import UserError, load_encoder_hparams_and_params  # noqa: E402
 
-SECONDS, MEMORY = 1, 100e6
-TEXT = "The wind: 12 tales,\n  'twas caf\u00e9\u0007 <|endoftext|>"
-NUMBERS = [0, 1, -1, 2, 3, 7, 255, 2**31, 2**32, 2**53, 2**63, 2**64 - 1, 2**64, 10**30]
-VALUES = [*NUMBERS, 1.5, 8.0, -0.0, 1e308, float("nan"), float("inf"), None, True, False, "", "12",
-          "\ud800", "\0", "F16", "BF16", "F64", "wte.weight", "<|endoftext|>", [], {}, [0], [[]],
-          {"": 0}, [0, 0], [-1, -1]]
-TOKENS = [b"", b"\0", b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\n", b" ", b'"', b"\\", b"{",
-          b"}", b"[", b"]", b",", b":", b"-", b"e9", b"NaN", b"null", b"\\ud800", b"[" * 100_000,
-          b'{"a":' * 100_000, b"9" * 5000, b"\xc4\xa0"]
+TEXT = "The wind in 12 tales,\n     'twas caf\u00e9\0 <|endoftext|>[PAD]<|im_start|>\u6f22"
+NUMBERS = [0, 1, -1, 2, 3, 7, 255, 258, 2**31, 2**32, 2**63, 2**64, 10**30]
+VALUES = [*NUMBERS, 1.5, 8.0, float("nan"), float("inf"), None, True, False, "", "12", "\ud800",
+          "F16", "BF16", "F64", "wte.weight", "<|endoftext|>", "in", [], {}, [0], {"": 0}, [0, 0]]
+TOKENS = [b"\0", b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\n", b"\r", b" ", b'"', b"\\", b"{",
+          b"}", b"[", b",", b":", b"-", b"e9", b"NaN", b"null", b"\\ud800", b"9" * 5000]
 
 
-class Hang(BaseException):
-    """Out of time. Not an Exception, so that no one handles it."""
-
-
-def out_of_time(*_):
-    raise Hang(f"no end after {SECONDS} s")
-
-
-def make_folders(parent: Path) -> list[tuple[int, Path, str]]:
-    """(weight, folder, file): what to damage, and how often."""
-    roomy = tiny_gpt2(n_vocab=300)  # room for ids that are not taken
-    tiny = write_model(parent / "tiny", roomy, vocab_size=300)
+def make_targets(parent: Path) -> dict[str, list[tuple[Path, str]]]:
+    """What to damage: (folder, file); what is there twice is damaged twice as often."""
+    tiny = write_model(parent / "tiny")
     openai = Path(shutil.copytree(TF_CHECKPOINT, parent / "openai"))
-    shutil.copytree(HERE.parent / "models" / "1M", parent / "1M")
-
-    saved = write_model(parent / "saved", roomy, vocab_size=300)  # as transformers 5 does
-    vocab = json.loads((saved / "vocab.json").read_text("utf-8"))
-    merges = (saved / "merges.txt").read_text("utf-8").split("\n")[1:-1]
-    (saved / "tokenizer.json").write_text(json.dumps({
-        "added_tokens": [{"id": 279, "content": "<|endoftext|>", "special": True}],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
-        "model": {"type": "BPE", "vocab": vocab, "merges": [pair.split(" ") for pair in merges]},
-    }))
-    (saved / "vocab.json").unlink()
-    (saved / "merges.txt").unlink()
-
-    targets = [
-        (60, tiny, "model.safetensors"), (8, tiny, "config.json"), (4, tiny, "vocab.json"),
-        (4, tiny, "merges.txt"), (8, saved, "tokenizer.json"),
-        (3, openai, "model.ckpt.data-00000-of-00001"), (3, openai, "hparams.json"),
-        (2, openai, "encoder.json"), (2, openai, "vocab.bpe"),
-        (3, parent / "1M", "model.safetensors"), (1, parent / "1M", "config.json"),
-        (1, parent / "1M", "vocab.json"), (1, parent / "1M", "merges.txt"),
-    ]
-    for i, found in enumerate(sorted((HERE / "fixtures").glob("**/tokenizer.json"))):
-        ids = [*json.loads(found.read_text("utf-8"))["model"]["vocab"].values()]
-        n_vocab = max(ids) + 100  # room for added tokens
-        folder = write_model(parent / f"found{i}", tiny_gpt2(n_vocab=n_vocab), vocab_size=n_vocab)
+    tokenizers = [(openai, "encoder.json"), (openai, "vocab.bpe")]
+    for saved in sorted((HERE / "fixtures" / "tokenizers").iterdir()):
+        folder = write_model(parent / saved.name, tiny_gpt2(n_vocab=340), vocab_size=340)
         (folder / "vocab.json").unlink()
         (folder / "merges.txt").unlink()
-        shutil.copy(found, folder)
-        targets.append((2, folder, "tokenizer.json"))
-    return targets
+        shutil.copytree(saved, folder, dirs_exist_ok=True)
+        tokenizers += [(folder, path.name) for path in sorted(saved.iterdir())
+                       if path.name != "special_tokens_map.json"]
+    weights = [(tiny, "model.safetensors")] * 7 + [(openai, "model.ckpt.data-00000-of-00001")]
+    return {"checkpoints": [*weights, (tiny, "config.json"), (openai, "hparams.json")],
+            "tokenizers": tokenizers}
 
 
 def damage_bytes(data: bytes, rng: random.Random) -> bytes:
     """One small change to a file of any kind."""
-    at, length = rng.randrange(len(data) + 1), rng.choice([1, 1, 2, 4, 8, rng.randrange(200)])
-    match rng.randrange(7):
-        case 0 if at < len(data):
-            return data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
-        case 1:
-            return data[:at] + rng.randbytes(length) + data[at + length :]
-        case 2:
-            return data[: rng.choice([at, at, at, 0])]
-        case 3:
-            return data[:at] + rng.choice([*TOKENS, rng.randbytes(length)]) + data[at:]
-        case 4:
-            return data[:at] + data[at + length :]
-        case 5:  # two lines change places
-            lines = data.split(b"\n")
-            i, j = rng.randrange(len(lines)), rng.randrange(len(lines))
-            lines[i], lines[j] = lines[j], lines[i]
-            return b"\n".join(lines)
-        case _:
-            digit = rng.choice("0123456789").encode()
-            return data[:at] + re.sub(rb"\d", digit, data[at:], count=1)
+    at, n = rng.randrange(len(data) + 1), rng.choice([1, 1, 2, 4, 8, rng.randrange(200)])
+    lines = data.split(b"\n")
+    i, j = rng.randrange(len(lines)), rng.randrange(len(lines))
+    lines[i], lines[j] = lines[j], lines[i]
+    return rng.choice([
+        data[:at] + bytes(b ^ 1 << rng.randrange(8) for b in data[at : at + 1]) + data[at + 1 :],
+        data[:at] + rng.randbytes(n) + data[at + n :],
+        data[:at] + rng.choice(TOKENS) + data[at:],
+        data[:at] + re.sub(rb"\d", rng.choice(b"0 1 2 3 8 9".split()), data[at:], count=1),
+        data[:at] + data[at + n :],
+        data[:at],
+        b"\n".join(lines),
+    ])
 
 
 def damage_json(data: bytes, rng: random.Random) -> bytes:
-    """One change inside a JSON text: a number, a value, a key, two keys or values swapped."""
-    tree = json.loads(data)
-    node = tree
-    while True:
-        children = [*node.values()] if isinstance(node, dict) else node
-        children = [child for child in children if isinstance(child, (dict, list)) and child]
-        if not children or rng.random() < 0.2:
+    """One change inside a JSON text: a number, a value, a key, two values swapped."""
+    node = tree = json.loads(data)
+    while children := [child for child in (node.values() if isinstance(node, dict) else node)
+                       if isinstance(child, (dict, list)) and child]:
+        if rng.random() < 0.2:
             break
         node = rng.choice(children)
     keys = [*node] if isinstance(node, dict) else range(len(node))
-    i, j = rng.choice(keys), rng.choice(keys)
-    kind = rng.randrange(6)
+    i, j, kind = rng.choice(keys), rng.choice(keys), rng.randrange(6)
     if kind == 0:
         node[i], node[j] = node[j], node[i]
     elif kind == 1:
         del node[i]
     elif kind == 2 and isinstance(node, dict):
-        value = node.pop(i) if rng.random() < 0.5 else rng.choice([rng.randrange(300), *VALUES])
-        node[rng.choice([*map(str, VALUES), f"transformer.{i}", f"{i}x"])] = value
+        node[rng.choice([*map(str, VALUES), f"transformer.{i}"])] = node.pop(i)
     elif kind == 3 and isinstance(node, list):
         node.insert(i, rng.choice([node[j], *VALUES]))
-    elif kind < 5 and type(node[i]) is int:
-        near = [node[i] + d for d in (-8, -4, -2, -1, 1, 2, 4, 8)] + [2 * node[i], -node[i]]
-        node[i] = rng.choice([*near, node[i] // 2, float(node[i]), str(node[i]), *NUMBERS])
+    elif type(node[i]) is int and kind < 5:
+        near = [node[i] + d for d in (-8, -4, -2, -1, 1, 2, 4, 8)]
+        node[i] = rng.choice([*near, 2 * node[i], -node[i], float(node[i]), str(node[i]), *NUMBERS])
     else:
         node[i] = rng.choice(VALUES)
     return json.dumps(tree).encode()
 
 
-def damage_safetensors(data: bytes, rng: random.Random) -> bytes:
-    """A change to the length field, the header (most often), or anywhere."""
-    start = 8 + int.from_bytes(data[:8], "little")
-    header, body = data[8:start], data[start:]
-    kind = rng.randrange(10)
-    if kind < 4:
-        return pack(damage_json(header, rng), body)
-    if kind < 7:
-        return pack(damage_bytes(header, rng), body)
-    if kind < 8:
-        length = rng.choice([*NUMBERS, *(start - 8 + d for d in (-8, -1, 1, 8, len(body)))])
-        return (length % 2**64).to_bytes(8, "little") + header + body
-    if kind < 9:
-        return data[: rng.choice([rng.randrange(len(data)), rng.randrange(start)])]
-    return damage_bytes(data, rng)
-
-
 def damage(file: str, data: bytes, rng: random.Random) -> bytes:
-    if file.endswith(".safetensors"):
-        return damage_safetensors(data, rng)
-    if file.endswith(".json") and rng.random() < 0.6:
-        for _ in range(rng.randint(1, 3)):
-            data = damage_json(data, rng) if json.loads(data) else data
-        return data
+    """One to three changes; in safetensors to the header, its length, or anywhere."""
+    if file.endswith(".safetensors") and (kind := rng.randrange(5)):
+        start = 8 + int.from_bytes(data[:8], "little")
+        if kind == 1:
+            length = rng.choice([*NUMBERS, *(start + d for d in (-16, -9, -7, 0, len(data)))])
+            return (length % 2**64).to_bytes(8, "little") + data[8:]
+        return pack(damage(".json", data[8:start], rng), data[start:])
+    change = damage_json if file.endswith(".json") and rng.random() < 0.6 else damage_bytes
     for _ in range(rng.randint(1, 3)):
-        data = damage_bytes(data, rng)
+        data = change(data, rng) if len(data) > 4 else data
     return data
 
 
 def check(folder: Path, file: str) -> str:
     """'loaded', 'refused', or what is wrong. Runs in the main thread; tracemalloc sees memory."""
-    size = (folder / file).stat().st_size
-    before = tracemalloc.get_traced_memory()[0]
+    allowed = tracemalloc.get_traced_memory()[0] + (folder / file).stat().st_size + 100e6
     tracemalloc.reset_peak()
-    signal.signal(signal.SIGPROF, out_of_time)
-    # CPU time: a busy machine is not a hang
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.signal(signal.SIGPROF, lambda *_: sys.exit("no end after a second"))
+    signal.setitimer(signal.ITIMER_PROF, 1)  # CPU time: a busy machine is not a hang
     try:
-        encoder, hparams, params = load_encoder_hparams_and_params(folder.name, str(folder.parent))
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        found = {name: (array.shape, array.dtype) for name, array in by_name(params).items()}
-        right = {name: (s, np.dtype(np.float32)) for name, s in shapes(**hparams).items()}
+        encoder, hparams, params = load_encoder_hparams_and_params(folder.name, folder.parent)
         ids = encoder.encode(TEXT)
-        if found != right or {type(n) for n in hparams.values()} != {int}:
+        found = {name: (array.shape, array.dtype) for name, array in by_name(params).items()}
+        if found != {name: (s, np.dtype(np.float32)) for name, s in shapes(**hparams).items()}:
             return f"wrong shapes or dtypes for {hparams}"
-        if encoder.decode(ids) != TEXT or not all(0 <= i < hparams["n_vocab"] for i in ids):
+        if encoder.decode(ids) != TEXT or any(type(i) is not int for i in ids):
             return f"the tokenizer makes {TEXT!r} {ids} and then {encoder.decode(ids)!r}"
+        if not all(0 <= i < hparams["n_vocab"] for i in ids):
+            return f"ids beyond n_vocab {hparams['n_vocab']}: {ids}"
         outcome = "loaded"
-    except ValueError as error:
-        weights = file in ("model.safetensors", "model.ckpt.data-00000-of-00001")
-        if str(folder / file if weights else folder) not in str(error):
-            return f"refused, but not by name: {error!r}"
-        outcome = "refused"
-    except BaseException as error:  # tiktoken's panics are no Exceptions either
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        return repr(error)
+    except (UserError, OSError) as error:
+        outcome = "refused" if str(folder) in str(error) else f"refused, but not by name: {error!r}"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # out of time, or a panic of tiktoken's: these are no Exceptions
+        return f"{type(error).__name__}: {error}"
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-    taken = tracemalloc.get_traced_memory()[1] - before
-    return outcome if taken < size + MEMORY else f"{outcome}, but took {taken / 1e6:.0f} MB"
+    return outcome if tracemalloc.get_traced_memory()[1] < allowed else f"{outcome}, much memory"
 
 
-def fuzz(seeds):
-    """Yield (seed, folder, file, outcome) for each seed."""
+def fuzz(kind: str, seeds):
+    """Yield (seed, "folder/file", outcome) for each seed."""
     tracemalloc.start()
-    try:
-        with tempfile.TemporaryDirectory() as parent:
-            targets = make_folders(Path(parent))
-            for _, folder, file in targets:
-                assert check(folder, file) == "loaded", f"{folder}, undamaged"
-            for seed in seeds:
-                rng = random.Random(seed)
-                _, folder, file = rng.choices(targets, [weight for weight, *_ in targets])[0]
-                intact = (folder / file).read_bytes()
-                (folder / file).write_bytes(damage(file, intact, rng))
-                yield seed, folder.name, file, check(folder, file)
-                (folder / file).write_bytes(intact)
-    finally:
-        tracemalloc.stop()
+    with tempfile.TemporaryDirectory() as parent:
+        targets = make_targets(Path(parent))[kind]
+        for seed in seeds:
+            rng = random.Random(seed)
+            folder, file = rng.choice(targets)
+            intact = (folder / file).read_bytes()
+            (folder / file).write_bytes(damage(file, intact, rng))
+            yield seed, f"{folder.name}/{file}", check(folder, file)
+            (folder / file).write_bytes(intact)
+    tracemalloc.stop()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--n", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0, help="the first of n")
-    args = parser.parse_args()
-    counts, by_file = collections.Counter(), collections.Counter()
-    for seed, folder, file, outcome in fuzz(range(args.seed, args.seed + args.n)):
-        if outcome not in ("loaded", "refused"):
-            print(f"seed {seed}: {folder}/{file}: {outcome}", flush=True)
-            outcome = "findings"
-        counts[outcome] += 1
-        by_file[f"{folder}/{file}"] += 1
-    print(", ".join(f"{file} {n}" for file, n in by_file.most_common()))
-    print(", ".join(f"{counts[name]} {name}" for name in ("loaded", "refused", "findings")))
-    sys.exit(counts["findings"] > 0)
+    for option in ("--checkpoints", "--tokenizers", "--seed"):
+        parser.add_argument(option, type=int, default=0)
+    args, findings = parser.parse_args(), 0
+    for kind in ("checkpoints", "tokenizers"):
+        counts = collections.Counter()
+        for seed, file, outcome in fuzz(kind, range(args.seed, args.seed + getattr(args, kind))):
+            if outcome not in ("loaded", "refused"):
+                print(f"{kind}, seed {seed}: {file}: {outcome}", flush=True)
+                outcome = "findings"
+            counts[outcome] += 1
+        print(f"{kind}: {dict(counts)}")
+        findings += counts["findings"]
+    sys.exit(findings > 0)

@@ -2,35 +2,38 @@
 import contextlib
 import gzip
 import hashlib
-import re
 import socket
 import struct
 import threading
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Hub:
-    """Serves files {name: bytes} under any repository and revision, the large ones on another port.
+    """Serves files {name: bytes} under any repository and revision, the weights on another port.
 
-    faults {name: [fault, ...]}: one is used up by each request for the file's content.
-    requests: [(name, Range header or None)] for content; paths: all that the hub was asked for.
-    sent {name: bytes of content sent}; half_sent is set, and release awaited, by the fault "hold".
+    faults {name: [fault, ...]}: one is used up by each request for the file's content. A fault is
+    an HTTP status, or some of these words: stall, reset (nothing is sent); whole (no matter what
+    Range asks for), shifted (from elsewhere than it asks for), unranged (without Content-Range),
+    gzip; short (half, then the end), torn (half, then a reset), hold (half, then half_sent is set
+    and release awaited, as by stall).
+    declared: headers of the redirect to the weights, instead of the right ones.
+    authorization: the header without which nothing is answered, or None.
+    paths: what it was asked for; requests: {name: [Range, ...]} of content; sent: {name: bytes}.
     """
 
-    def __init__(self, files, faults=(), declared=None, large=("model.safetensors",)):
-        self.files, self.faults, self.large = files, dict(faults), large
-        self.retry_after = "0"
-        self.declared = declared  # headers of the redirect, instead of the right ones
-        self.requests, self.paths, self.sent = [], [], dict.fromkeys(files, 0)
+    def __init__(self, files):
+        self.files, self.faults, self.declared, self.authorization = dict(files), {}, None, None
+        self.paths, self.requests, self.sent = [], {name: [] for name in files}, Counter()
         self.half_sent, self.release = threading.Event(), threading.Event()
 
     def __enter__(self):
-        class Handler(BaseHTTPRequestHandler):
-            hub = self
+        hub = self
 
+        class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 with contextlib.suppress(ConnectionError):
-                    self.hub.answer(self)
+                    hub.answer(self)
 
             def log_message(self, *_):
                 pass
@@ -49,72 +52,59 @@ class Hub:
 
     def answer(self, request):
         name = request.path.rsplit("/", 1)[1]
-        is_content = request.server is self.servers[1] or "/api/" in request.path
-        if not is_content:
-            self.paths.append(request.path)
-        if name not in self.files:
-            request.send_error(404)
-        elif is_content:
-            self.send_content(request, name)
-        elif name in self.large:
+        is_hub = request.server is self.servers[0] and "/api/" not in request.path
+        self.paths += [request.path] if is_hub else []
+        if is_hub and self.authorization not in (None, request.headers.get("Authorization")):
+            reply(request, 401)
+        elif name not in self.files:
+            reply(request, 404)
+        elif not is_hub:
+            self.send_content(request, name, self.files[name])
+        elif name == "model.safetensors":
             sha256 = hashlib.sha256(self.files[name]).hexdigest()
-            size = len(self.files[name])
-            declared = {"X-Linked-Size": str(size), "X-Linked-Etag": f'"{sha256}"'}
-            self.redirect(request, f"{self.content}/blob/{name}",
-                          declared if self.declared is None else self.declared)
+            declared = {"X-Linked-Etag": f'"{sha256}"'} if self.declared is None else self.declared
+            reply(request, 302, Location=f"{self.content}/blob/{name}", **declared)
         else:
-            self.redirect(request, f"/api/resolve-cache/{name}", {})
+            reply(request, 307, Location=f"/api/resolve-cache/{name}")
 
-    def redirect(self, request, location, headers):
-        request.send_response(302)
-        for key, value in {"Location": location, "Content-Length": "0", **headers}.items():
-            request.send_header(key, value)
-        request.end_headers()
-
-    def send_content(self, request, name):
-        data, range_ = self.files[name], request.headers.get("Range")
-        self.requests.append((name, range_))
-        fault = self.faults[name].pop(0) if self.faults.get(name) else None
-        if fault == "stall":
-            self.release.wait()
-        if fault == "reset":
-            self.reset(request)
-        elif isinstance(fault, int):
-            request.send_response(fault)
-            request.send_header("Retry-After", self.retry_after)
-            request.end_headers()
-        else:
-            start = int(re.fullmatch(r"bytes=(\d+)-", range_)[1]) if range_ else 0
-            if fault == "ignore range":
-                range_, start = None, 0
-            if range_ and start >= len(data):
-                request.send_error(416)
-                return
-            self.send_body(request, name, data, start, range_, fault)
-
-    def send_body(self, request, name, data, start, range_, fault):
-        body = data[start:]
-        request.send_response(206 if range_ else 200)
-        request.send_header("ETag", '"' + hashlib.sha1(data).hexdigest() + '"')
-        if request.headers.get("Accept-Encoding") == "identity":
-            request.send_header("Content-Length", str(len(body)))
-        else:  # compressed on the fly, its length unknown
-            request.send_header("Content-Encoding", "gzip")
-            body = gzip.compress(body)
-        if range_:
-            request.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        request.end_headers()
-        n = len(body) // 2 if fault in ("short", "reset half", "hold") else len(body)
-        request.wfile.write(body[:n])
+    def send_content(self, request, name, data):
+        asked = request.headers.get("Range")
+        self.requests[name].append(asked)
+        fault = self.faults[name].pop(0) if self.faults.get(name) else ""
+        if isinstance(fault, int):
+            return reply(request, fault, b"" if fault == 204 else b"junk", **{"Retry-After": 3600})
+        if fault in ("stall", "reset"):
+            return self.release.wait() if fault == "stall" else reset(request)
+        partial = asked and "whole" not in fault
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if partial else 0
+        if partial and start >= len(data):
+            return reply(request, 416)
+        start += "shifted" in fault
+        headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
+        headers, body = {} if not partial or "unranged" in fault else headers, data[start:]
+        if "gzip" in fault or request.headers.get("Accept-Encoding") != "identity":
+            headers["Content-Encoding"], body = "gzip", gzip.compress(body, 1)
+        n = len(body) // 2 if {"short", "torn", "hold"} & {*fault.split()} else len(body)
+        reply(request, 206 if partial else 200, body, n, **headers)
         self.sent[name] += n
         if fault == "hold":
             self.half_sent.set()
             self.release.wait()
-        if fault == "reset half":
-            self.reset(request)
+            request.wfile.write(body[n:])
+        if fault == "torn":
+            reset(request)
 
-    def reset(self, request):
-        linger = struct.pack("ii", 1, 0)  # close with RST
-        request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        request.connection.close()
-        request.close_connection = True
+
+def reply(request, status, body=b"", n=None, **headers):
+    """A whole answer, or one that stops after n bytes of its body."""
+    request.send_response(status)
+    for key, value in {"Content-Length": len(body), **headers}.items():
+        request.send_header(key, str(value))
+    request.end_headers()
+    request.wfile.write(body[:n])
+
+
+def reset(request):
+    """Close the connection with RST."""
+    request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    request.connection.close()

@@ -1,8 +1,11 @@
-"""Downloads: resumed, verified, retried, and never a wrong file under a final name."""
+"""Downloads: resumed, checked, tried again, and never a wrong file under a final name."""
+import fcntl
 import hashlib
+import json
 import os
 import pty
-import re
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,308 +13,218 @@ import termios
 from pathlib import Path
 
 import pytest
-from checkpoints import tiny_gpt2, write_config, write_safetensors
 from hub import Hub
 
 import utils
 
 ROOT = Path(__file__).parent.parent
-VOCAB = ROOT / "tests/gpt2-vocab"
-HPARAMS = {"n_vocab": 50257, "n_ctx": 8, "n_embd": 2, "n_head": 1, "n_layer": 1}
-WEIGHTS = "model.safetensors"
-
-
-@pytest.fixture(scope="session")
-def files(tmp_path_factory):
-    """The four files of a tiny model with GPT-2's vocabulary, as the hub has them."""
-    folder = tmp_path_factory.mktemp("published")
-    write_config(folder / "config.json", vocab_size=50257, n_positions=8, n_embd=2, n_head=1,
-                 n_layer=1)
-    write_safetensors(folder / WEIGHTS, tiny_gpt2(**HPARAMS))
-    for name in ("vocab.json", "merges.txt"):
-        (folder / name).write_bytes((VOCAB / name).read_bytes())
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+WEIGHTS, PART = "model.safetensors", "model.safetensors.part"
+FILES = {name: (ROOT / "tests/fixtures/gpt2-vocab" / name).read_bytes()
+         for name in utils.VOCABULARY}
+DATA = FILES[WEIGHTS] = FILES["vocab.json"][:400_000]  # so what is downloaded is no model
+SHA256 = hashlib.sha256(DATA).hexdigest()
+PROGRAM = """import pathlib, utils
+utils.run(lambda prompt, *, n_tokens_to_generate=1:
+          utils._download_model("355M", pathlib.Path(prompt)))"""
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(utils, "BACKOFF", 0)
-    monkeypatch.setattr(utils, "TIMEOUT", (5, 5))
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.setenv(name, "127.0.0.1")
+def hub(monkeypatch):
+    """A hub that has FILES and stands for the real one, and half a minute for the test."""
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("goes on for ever"))
+    signal.alarm(30)
+    monkeypatch.setattr(utils, "WAIT", 0)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Hub(FILES) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
+    signal.alarm(0)
 
 
-def load(hub, models_dir, model_size="355M"):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_ENDPOINT", hub.url)
-        return utils.load_encoder_hparams_and_params(model_size, str(models_dir))
+def download(folder):
+    utils._download_model("355M", folder)
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert found == {**FILES, "config.json": found["config.json"]}
 
 
-def in_folder(models_dir, model_size="355M"):
-    folder = models_dir / model_size
-    return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else {}
+def refused(folder, words, model_size="355M"):
+    with pytest.raises(OSError, match=words):
+        utils._download_model(model_size, folder)
 
 
-def part(models_dir, data, name=WEIGHTS):
-    (models_dir / "355M").mkdir(exist_ok=True)
-    (models_dir / "355M" / f"{name}.part").write_bytes(data)
-
-
-def ranges(hub):
-    return [range_ for name, range_ in hub.requests if name == WEIGHTS]
-
-
-PROGRAM = """
-import sys, utils, gpt2_kvcache
-utils.BACKOFF = 0
-utils.run(gpt2_kvcache.main)
-"""
-
-
-def start(hub, models_dir, before="", **kwargs):
-    """The command line in a process of its own, with quick retries."""
-    env = {**os.environ, "HF_ENDPOINT": hub.url, "OPENBLAS_NUM_THREADS": "1"}
-    kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | kwargs
-    return subprocess.Popen([sys.executable, "-c", before + PROGRAM, "hi", "2", "355M", models_dir],
-                            cwd=ROOT, env=env, encoding="utf-8", **kwargs)
-
-
-def finish(process):
-    out, err = process.communicate(timeout=60)
-    assert "Traceback" not in err
-    lines = [line for line in err.splitlines() if line and "generating:" not in line]
-    return process.returncode, out, lines
-
-
-def test_a_fresh_download_comes_from_the_pinned_revision_and_is_whole(files, tmp_path):
-    with Hub(files) as hub:
-        encoder, hparams, params = load(hub, tmp_path)
+@pytest.mark.parametrize("endpoint, authorization", [
+    ("http://", None), ("http://user:secret@", "Basic dXNlcjpzZWNyZXQ=")])
+@pytest.mark.parametrize("end", ["", "/mirror/"])
+def test_pinned_revision(hub, tmp_path, endpoint, authorization, end, monkeypatch):
+    hub.authorization = authorization
+    monkeypatch.setenv("HF_ENDPOINT", hub.url.replace("http://", endpoint) + end)
+    download(tmp_path)
     base = "/openai-community/gpt2-medium/resolve/6dcaa7a952f72f9298047fd5137cd6e4f05f41da/"
-    assert sorted(hub.paths) == sorted(base + name for name in files)
-    assert in_folder(tmp_path) == files
-    assert hparams == HPARAMS and params["wte"].shape == (50257, 2)
+    assert hub.paths == [end.rstrip("/") + base + name for name in FILES]
 
 
-def test_what_is_there_is_not_asked_for_again(files, tmp_path):
-    with Hub(files) as hub:
-        load(hub, tmp_path)
-        hub.paths.clear()
-        load(hub, tmp_path)
+@pytest.mark.parametrize("model_size, n_layer, n_head", [
+    ("124M", 12, 12), ("355M", 24, 16), ("774M", 36, 20), ("1558M", 48, 25)])
+def test_config_is_written(hub, tmp_path, model_size, n_layer, n_head):
+    hub.files.clear()
+    refused(tmp_path, "404", model_size)
+    config = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    assert config | {
+        "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": 50257,
+        "n_positions": 1024, "n_embd": 64 * n_head, "n_layer": n_layer, "n_head": n_head,
+        "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5} == config
+
+
+def test_nothing_is_asked_again(hub, tmp_path):
+    shutil.copytree(ROOT / "models/1M", tmp_path / "355M")
+    utils.load_encoder_hparams_and_params("355M", tmp_path)
     assert hub.paths == []
 
 
-def test_an_endpoint_may_end_with_a_slash(files, tmp_path):
-    with Hub(files) as hub:
-        hub.url += "/"
-        load(hub, tmp_path)
-    assert all(path.startswith("/openai-community/") for path in hub.paths)
+def test_a_bar_for_each_file(tmp_path, monkeypatch):
+    (tmp_path / PART).write_bytes(DATA[:200_000])
+    terminal, stderr = pty.openpty()
+    termios.tcsetwinsize(stderr, (24, 100))
+    with open(terminal), open(stderr, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        download(tmp_path)
+        shown = os.read(terminal, 1 << 16).decode()
+    assert all(f"{name}: " in shown for name in FILES)
+    assert f"{WEIGHTS}:  50%" in shown and f"{WEIGHTS}:   0%" not in shown
 
 
-class TestResume:
-    def test_only_the_rest_is_sent(self, files, tmp_path):
-        part(tmp_path, files[WEIGHTS][:1000])
-        with Hub(files) as hub:
-            load(hub, tmp_path)
-        assert in_folder(tmp_path) == files
-        assert ranges(hub) == ["bytes=1000-"]
-        assert hub.sent[WEIGHTS] == len(files[WEIGHTS]) - 1000
-
-    def test_a_server_that_ignores_range(self, files, tmp_path):
-        part(tmp_path, files[WEIGHTS][:1000])
-        with Hub(files, {WEIGHTS: ["ignore range"]}) as hub:
-            load(hub, tmp_path)
-        assert in_folder(tmp_path) == files
-        assert len(ranges(hub)) == 1
-
-    def test_a_complete_part_is_not_sent_again(self, files, tmp_path):
-        part(tmp_path, files[WEIGHTS])
-        with Hub(files) as hub:
-            load(hub, tmp_path)
-        assert in_folder(tmp_path) == files
-        assert hub.sent[WEIGHTS] == 0
-
-    @pytest.mark.parametrize("data", [b"too long" * 99999, b"of another file"])
-    def test_a_wrong_part_is_replaced(self, files, tmp_path, data):
-        part(tmp_path, data)
-        with Hub(files) as hub:
-            load(hub, tmp_path)
-        assert in_folder(tmp_path) == files
-
-    def test_a_part_that_nothing_can_vouch_for_is_not_built_on(self, files, tmp_path):
-        part(tmp_path, b"{", name="config.json")
-        part(tmp_path, b"stale")
-        with Hub(files, declared={}) as hub:
-            load(hub, tmp_path)
-        assert in_folder(tmp_path) == files
+@pytest.mark.parametrize("n_had", [1000, len(DATA)])
+def test_only_the_rest_is_sent(hub, tmp_path, n_had):
+    (tmp_path / PART).write_bytes(DATA[:n_had])
+    download(tmp_path)
+    assert hub.requests[WEIGHTS] == [f"bytes={n_had}-"] and hub.sent[WEIGHTS] == len(DATA) - n_had
 
 
-class TestVerify:
-    def test_declared_sha256_that_differs_is_an_error_and_removes_the_file(self, files, tmp_path):
-        with Hub(files, declared={"X-Linked-Etag": f'"{"0" * 64}"'}) as hub, \
-                pytest.raises(OSError, match="sha256"):
-            load(hub, tmp_path)
-        assert WEIGHTS not in in_folder(tmp_path) and f"{WEIGHTS}.part" not in in_folder(tmp_path)
-
-    def test_the_pinned_sha256_wins_over_what_a_mirror_declares(self, files, tmp_path):
-        sha256 = hashlib.sha256(files[WEIGHTS]).hexdigest()
-        with Hub(files, declared={"X-Linked-Etag": f'"{sha256}"'}) as hub, \
-                pytest.raises(OSError, match=utils.SHA256[f"124M/{WEIGHTS}"]):
-            load(hub, tmp_path, "124M")
-        assert WEIGHTS not in in_folder(tmp_path, "124M")
-
-    def test_a_changed_vocabulary_is_refused(self, files, tmp_path):
-        with Hub({**files, "vocab.json": b'{"a": 0}'}) as hub, \
-                pytest.raises(OSError, match=r"vocab\.json.*sha256"):
-            load(hub, tmp_path)
-        assert "vocab.json" not in in_folder(tmp_path)
-
-    def test_a_git_sha1_is_no_sha256(self, files, tmp_path):
-        with Hub(files, declared={"X-Linked-Etag": '"' + "a" * 40 + '"'}) as hub:
-            load(hub, tmp_path)
-        assert in_folder(tmp_path) == files
-
-    def test_a_size_that_differs_from_the_declared_one_is_never_accepted(self, files, tmp_path):
-        size = str(len(files[WEIGHTS]) + 1)
-        with Hub(files, declared={"X-Linked-Size": size, "X-Linked-Etag": "none"}) as hub, \
-                pytest.raises(OSError):
-            load(hub, tmp_path)
-        assert WEIGHTS not in in_folder(tmp_path)
-
-    def test_a_log_in_page_is_no_config(self, files, tmp_path):
-        with Hub({**files, "config.json": b"<html>log in</html>"}) as hub, \
-                pytest.raises(ValueError, match=r"config\.json"):
-            load(hub, tmp_path)
-        assert "config.json" not in in_folder(tmp_path)
+@pytest.mark.parametrize("fault", [
+    "reset", "torn", "short", "stall", "hold", 429, 500, 503, "whole", "gzip", "whole gzip"])
+def test_downloads_in_spite_of(hub, tmp_path, fault, monkeypatch):  # 429: Retry-After is an hour
+    monkeypatch.setattr(utils, "TIMEOUT", (5, 0.2))
+    (tmp_path / PART).write_bytes(DATA[:1000])
+    hub.faults = {"merges.txt": [fault], WEIGHTS: [fault]}
+    download(tmp_path)
 
 
-class TestRetry:
-    @pytest.mark.parametrize("fault", ["reset", 429, 500, 502, 503, 504])
-    def test_a_passing_fault(self, files, tmp_path, fault):
-        with Hub(files, {"vocab.json": [fault], WEIGHTS: [fault, fault]}) as hub:
-            load(hub, tmp_path)
-        assert in_folder(tmp_path) == files
-        assert len(ranges(hub)) == 3
-
-    @pytest.mark.parametrize("fault", ["short", "reset half"])
-    def test_a_body_that_ends_early_goes_on_from_there(self, files, tmp_path, fault):
-        with Hub(files, {WEIGHTS: [fault, fault], "config.json": [fault]}) as hub:
-            load(hub, tmp_path)
-        assert in_folder(tmp_path) == files
-        assert ranges(hub)[0] is None and all(ranges(hub)[1:])  # all but the last block was kept
-
-    @pytest.mark.parametrize("name", ["merges.txt", WEIGHTS])
-    def test_a_server_that_stalls_runs_into_the_time_out(self, files, tmp_path, name, monkeypatch):
-        monkeypatch.setattr(utils, "TIMEOUT", (0.2, 0.2))
-        with Hub(files, {name: ["stall", "stall"]}) as hub:
-            load(hub, tmp_path)
-        assert in_folder(tmp_path) == files
-
-    def test_a_body_that_stalls_goes_on_from_there(self, files, tmp_path, monkeypatch):
-        monkeypatch.setattr(utils, "TIMEOUT", (0.2, 0.2))
-        with Hub(files, {WEIGHTS: ["hold"]}) as hub:
-            load(hub, tmp_path)
-        assert in_folder(tmp_path) == files
-        first, second = ranges(hub)
-        assert first is None and second
-
-    @pytest.mark.parametrize("fault", ["reset", 503, "short"])
-    def test_gives_up_after_a_few_times_and_says_where(self, files, tmp_path, fault):
-        with Hub(files, {WEIGHTS: [fault] * 99}) as hub, \
-                pytest.raises(OSError, match=r"355M/model\.safetensors|http://127"):
-            load(hub, tmp_path)
-        assert 3 <= len(ranges(hub)) <= 10
-        assert WEIGHTS not in in_folder(tmp_path)
-
-    @pytest.mark.parametrize("status", [401, 404])
-    def test_what_will_not_pass_is_an_error_at_once(self, files, tmp_path, status):
-        with Hub(files, {WEIGHTS: [status] * 9}) as hub, \
-                pytest.raises(OSError, match=rf"http://127.*{WEIGHTS}.*{status}"):
-            load(hub, tmp_path)
-        assert len(ranges(hub)) == 1
-
-    def test_retry_after_is_honoured_before_our_own_backoff(self, files, tmp_path, monkeypatch):
-        monkeypatch.setattr(utils, "BACKOFF", 3600)
-        previous = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waits on its own account"))
-        signal.alarm(20)
-        try:
-            with Hub(files, {"merges.txt": [429, 429]}) as hub:
-                hub.retry_after = "1"
-                load(hub, tmp_path)
-        finally:
-            signal.alarm(0)
-            signal.signal(signal.SIGALRM, previous)
-        assert in_folder(tmp_path) == files
+@pytest.mark.parametrize("data", [b"of another file", b"too long" * 99_999])
+def test_wrong_part_is_removed(tmp_path, data):
+    (tmp_path / PART).write_bytes(data)
+    refused(tmp_path, "sha256.*try again")
+    download(tmp_path)
 
 
-class TestProcesses:
-    def test_the_command_line_downloads_and_runs(self, files, tmp_path):
-        with Hub(files) as hub:
-            status, out, lines = finish(start(hub, tmp_path))
-        assert (status, lines) == (0, []) and out  # no bars: standard error is not a terminal
-        assert in_folder(tmp_path) == files
+@pytest.mark.parametrize("fault", [204, 302, 404, 500, "shifted", "unranged"])
+def test_adds_nothing_to_the_part(hub, tmp_path, fault):
+    (tmp_path / PART).write_bytes(DATA[:1000])
+    hub.faults = {WEIGHTS: [fault] * 99}
+    refused(tmp_path, str(fault) if isinstance(fault, int) else "206")
+    assert (tmp_path / PART).read_bytes() == DATA[:1000]
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-    def test_killed_in_mid_download_the_next_run_goes_on(self, files, tmp_path, number):
-        with Hub(files, {WEIGHTS: ["hold"]}) as hub:
-            process = start(hub, tmp_path)
-            weights = tmp_path / "355M" / f"{WEIGHTS}.part"
-            while not (weights.exists() and weights.stat().st_size):
-                assert process.poll() is None
-            process.send_signal(number)
-            status, _, lines = finish(process)
-            assert status == (130 if number == signal.SIGINT else -signal.SIGKILL)
-            assert lines == [] and WEIGHTS not in in_folder(tmp_path)
+
+@pytest.mark.parametrize("etag", [f'W/"{SHA256}"', f'"{SHA256.upper()}"'])
+def test_declared_sha256(hub, tmp_path, etag):
+    hub.declared = {"X-Linked-Etag": etag}
+    download(tmp_path)
+
+
+@pytest.mark.parametrize("etag, words", [
+    (None, "this hub declares no sha256"), ("a" * 40, "this hub declares no sha256"),
+    ("0" * 64, f"its sha256 is {SHA256}")])
+def test_refuses_what_no_sha256_vouches_for(hub, tmp_path, etag, words):
+    hub.declared = {"X-Linked-Etag": etag} if etag else {}
+    refused(tmp_path, words)
+    assert not (tmp_path / WEIGHTS).exists()
+
+
+@pytest.mark.parametrize("model_size, name", [
+    ("124M", WEIGHTS), ("1558M", WEIGHTS), *(("355M", name) for name in utils.VOCABULARY)])
+def test_pinned_sha256_wins(hub, tmp_path, model_size, name):
+    hub.files[name] = b"{}"
+    refused(tmp_path, utils.VOCABULARY.get(name) or utils.PUBLISHED[model_size][3], model_size)
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", *utils.VOCABULARY])
+def test_says_which_file_is_missing(tmp_path, name):
+    folder = shutil.copytree(ROOT / "models/1M", tmp_path / "355M")
+    (folder / name).unlink()
+    with pytest.raises(OSError, match=f"{name} is missing; remove {folder} to have it downloaded"):
+        utils.load_encoder_hparams_and_params("355M", tmp_path)
+
+
+def test_resumes_where_it_broke_off(hub, tmp_path):
+    hub.faults = {WEIGHTS: ["short"]}
+    download(tmp_path)
+    assert hub.requests[WEIGHTS] == ["bytes=0-", "bytes=196608-"]  # three blocks of 64 KiB
+
+
+@pytest.mark.parametrize("fault", ["reset", 503, "whole short"])
+def test_gives_up_after_a_handful_of_tries(hub, tmp_path, fault):
+    hub.faults = {WEIGHTS: [fault] * 99}
+    refused(tmp_path, WEIGHTS)
+    assert len(hub.requests[WEIGHTS]) - utils.TRIES in (0, 1)  # 1: half a file was progress
+
+
+def test_progress_resets_the_tries(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(utils, "TRIES", 2)
+    hub.faults = {WEIGHTS: [500, "short", 500, "short", 500]}
+    download(tmp_path)
+
+
+def test_failure_names_the_address_and_hides_its_password(hub, tmp_path, monkeypatch):
+    hub.files.clear()
+    monkeypatch.setenv("HF_ENDPOINT", hub.url.replace("//", "//user:secret@"))
+    address = hub.url.removeprefix("http://")
+    refused(tmp_path, f"^(?!.*secret).*{address}/openai-community/.*--model_size 1M")
+
+
+def start(*args, before=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)):
+    return subprocess.Popen([sys.executable, *args], cwd=ROOT, encoding="utf-8", preexec_fn=before,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_command_line_downloads_the_model(tmp_path):
+    with start("gpt2.py", "hi", "--model_size=355M", f"--models_dir={tmp_path}") as process:
+        assert f"355M/{WEIGHTS}: damaged" in process.stderr.readline()  # and there is no bar
+        assert (*process.communicate(), process.returncode) == ("", "", 1)
+    assert {*os.listdir(tmp_path / "355M")} == {"config.json", *FILES}
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_killed_in_mid_download_loses_nothing(hub, tmp_path, number, status):
+    hub.faults = {WEIGHTS: ["hold"]}
+    with start("-c", PROGRAM, tmp_path) as process:
+        while not ((tmp_path / PART).exists() and (tmp_path / PART).stat().st_size == 196608):
+            assert process.poll() is None
+        process.send_signal(number)
+        assert (*process.communicate(), process.returncode) == ("", "", status)
+    download(tmp_path)
+    assert hub.requests[WEIGHTS] == ["bytes=0-", "bytes=196608-"]
+
+
+def test_full_disk_loses_nothing(hub, tmp_path):
+    limit = (resource.RLIMIT_FSIZE, (600_000, 600_000))
+    with start("-c", PROGRAM, tmp_path, before=lambda: resource.setrlimit(*limit)) as process:
+        assert "vocab.json" in process.stderr.readline()
+        assert (*process.communicate(), process.returncode) == ("", "", 1)
+    download(tmp_path)
+    assert hub.requests["vocab.json"] == ["bytes=0-", "bytes=600000-"]
+
+
+def test_second_process_waits_for_the_first(hub, tmp_path):
+    hub.faults = {WEIGHTS: ["hold"]}
+    with start("-c", PROGRAM, tmp_path) as first:
+        assert hub.half_sent.wait(20)
+        with start("-c", PROGRAM, tmp_path) as second:
+            assert "waiting for another process" in second.stderr.readline()
             hub.release.set()
-            load(hub, tmp_path)
-        assert in_folder(tmp_path) == files
-        assert ranges(hub)[1]
+            assert second.communicate() == first.communicate() == ("None\n", "")
+    assert all(len(asked) == 1 for asked in hub.requests.values())
 
-    def test_two_at_once_end_with_right_files(self, files, tmp_path):
-        with Hub(files, {WEIGHTS: ["hold"]}) as hub:
-            first = start(hub, tmp_path)
-            assert hub.half_sent.wait(30)
-            status, _, lines = finish(start(hub, tmp_path))
-            assert status == 1 and len(lines) == 1 and "another process" in lines[0]
-            hub.faults[WEIGHTS] = []
-            hub.release.set()
-            status, out, lines = finish(first)
-        assert (status, lines) == (0, []) and out
-        assert in_folder(tmp_path) == files
 
-    def test_a_full_disk_is_one_line_and_the_next_run_completes(self, files, tmp_path):
-        limit = ("import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-                 "resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))")
-        with Hub(files) as hub:
-            status, _, lines = finish(start(hub, tmp_path, limit))
-            assert status == 1 and len(lines) == 1 and "vocab.json" in lines[0]
-            assert "vocab.json" not in in_folder(tmp_path)
-            load(hub, tmp_path)
-        assert in_folder(tmp_path) == files
-
-    def test_a_folder_that_cannot_be_made_is_one_line(self, files, tmp_path):
-        (tmp_path / "355M").write_text("a file")
-        with Hub(files) as hub:
-            status, _, lines = finish(start(hub, tmp_path))
-        assert status == 1 and len(lines) == 1 and "355M" in lines[0]
-
-    def test_a_bar_for_each_file_starts_where_the_resume_starts(self, files, tmp_path):
-        half = len(files[WEIGHTS]) // 2
-        part(tmp_path, files[WEIGHTS][:half])
-        terminal, stderr = pty.openpty()
-        termios.tcsetwinsize(stderr, (24, 100))
-        with Hub(files) as hub:
-            process = start(hub, tmp_path, stderr=stderr)
-            os.close(stderr)
-            shown = b""
-            while True:
-                try:
-                    shown += os.read(terminal, 1 << 16)
-                except OSError:  # its other end is closed
-                    break
-            process.communicate()
-        shown = shown.decode()
-        for name in files:
-            assert re.search(rf"{re.escape(name)}: +\d+%.*B/s", shown)
-        assert re.search(rf"{re.escape(WEIGHTS)}: +50%", shown)
-        assert not re.search(rf"{re.escape(WEIGHTS)}: +0%", shown)
-
+def test_file_system_without_locks(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", lambda *_: os.close(-1))  # raises an OSError
+    download(tmp_path)

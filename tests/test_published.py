@@ -5,16 +5,9 @@ import pytest
 
 import gpt2
 import gpt2_kvcache
-from utils import load_encoder_hparams_and_params
+from utils import WEIGHTS, load_encoder_hparams_and_params
 
-MODELS = Path(__file__).parent.parent / "models"
-WEIGHTS = [*MODELS.glob("124M/model.safetensors"), *MODELS.glob("124M/model.ckpt.data*")]
-PICOGPT = (  # its README
-    "Alan Turing theorized that computers would one day become",
-    " the most powerful machines on the planet.\n\nThe computer is a machine that can perform "
-    "complex calculations, and it can perform these calculations in a way that is very similar to "
-    "the human brain.",
-)
+FOLDER = Path(__file__).parent.parent / "models/124M"
 FASTGPT = (  # its README
     [36235, 39141, 18765, 1143, 326, 9061, 561, 530, 1110, 1716, 845, 3665, 11, 475, 772, 339, 714,
      407, 5967],
@@ -28,22 +21,22 @@ TRANSFORMERS = (  # its own test of GPT-2
 )
 
 pytestmark = [
-    pytest.mark.skipif(not WEIGHTS, reason="needs the real weights in models/124M"),
+    pytest.mark.skipif(not any((FOLDER / name).exists() for name in WEIGHTS),
+                       reason="needs the real weights in models/124M"),
     pytest.mark.parametrize("module", [gpt2, gpt2_kvcache]),
 ]
 
 
-def check_ids(module, hparams, params, case):
-    inputs, expected = case
-    assert module.generate(inputs, params, hparams["n_head"], len(expected)) == expected
-
-
 def test_text_of_picogpts_readme(module):
-    prompt, expected = PICOGPT
-    assert module.main(prompt, 40, "124M", str(MODELS)).rstrip() == expected
+    prompt = "Alan Turing theorized that computers would one day become"
+    assert module.main(prompt, model_size="124M").rstrip() == (
+        " the most powerful machines on the planet.\n\nThe computer is a machine that can perform "
+        "complex calculations, and it can perform these calculations in a way that is very similar "
+        "to the human brain.")
 
 
-@pytest.mark.parametrize("case", [FASTGPT, TRANSFORMERS], ids=["fastGPT", "transformers"])
-def test_ids(module, case):
-    _, hparams, params = load_encoder_hparams_and_params("124M", str(MODELS))
-    check_ids(module, hparams, params, case)
+@pytest.mark.parametrize(("inputs", "expected"), [FASTGPT, TRANSFORMERS],
+                         ids=["fastGPT", "transformers"])
+def test_published_ids(module, inputs, expected):
+    _, hparams, params = load_encoder_hparams_and_params("124M")
+    assert module.generate(inputs, params, hparams["n_head"], len(expected)) == expected
