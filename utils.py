@@ -35,7 +35,7 @@ class UserError(ValueError):
 
 def run(main):
     """Print main's text. UserError and OSError become one line; a bug keeps its traceback."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # where standard output is closed
+    sys.stdout, sys.stderr = (file or open(os.devnull, "w") for file in (sys.stdout, sys.stderr))
     try:
         text = main(**_parse(main, sys.argv[1:]))
         sys.stdout.reconfigure(errors="replace")  # for a terminal that isn't UTF-8
@@ -54,7 +54,7 @@ def _parse(main, args):
 
     if {"-h", "--help"} & {*args}:
         options = " ".join(f"[--{name} {value}]" for name, value in main.__kwdefaults__.items())
-        sys.exit(print(f"{sys.argv[0]} PROMPT {options}\n\n{inspect.getdoc(main)}"))
+        sys.exit(print(f"{sys.argv[0]} PROMPT {options}\n\n{inspect.getdoc(main)}", flush=True))
     is_option = re.compile("--|-[a-zA-Z]").match
     for arg, following in zip(args, [*args[1:], "--"]):
         name = arg.split("=")[0].lstrip("-").replace("-", "_")
@@ -256,13 +256,13 @@ def _download(url, path, sha256):
                 declared = re.findall("[0-9a-f]{64}", " ".join(etags).lower())
                 if not (sha256 or declared):
                     raise OSError("this hub declares no sha256 for it, so nothing can check it")
-                n_had = 0 if status == 200 else n_had  # 200: all of it; 416: there is no more
+                begin = n_had if resumes else 0  # 200: all of it; 416: there is no more
                 if status != 416:
                     response.raw.enforce_content_length = True  # as urllib3 2 does anyway
-                    size = n_had + int(response.headers.get("Content-Length", 0))
-                    bar = tqdm(desc=path.name, total=size, initial=n_had, unit="B",
+                    size = begin + int(response.headers.get("Content-Length", 0))
+                    bar = tqdm(desc=path.name, total=size, initial=begin, unit="B",
                                unit_scale=True, disable=None)
-                    with bar, open(part, "ab" if n_had else "wb") as file:
+                    with bar, open(part, "ab" if begin else "wb") as file:
                         for chunk in response.iter_content(1 << 16):
                             bar.update(file.write(chunk))
         except requests.RequestException as error:

@@ -1,4 +1,4 @@
-r"""Breaks the program in one line at a time; the tests have to notice each of these mutations.
+"""Breaks the program in one line at a time; the tests have to notice each of these mutations.
 
     python tests/mutations.py [--workers N] [ID ...]
 """
@@ -27,7 +27,6 @@ MUTATIONS = {  # (files, the tests to begin with): (id, the text that each file 
         ("m19", "np.float32), k=1)", "np.float32), k=2)"),
         ("m20", "np.float32), k=1)", "np.float32), k=0)"),
         ("m21", "x = x + mha(", "x = mha("),
-        ("m24", "x[-1], **ln_f", "x[0], **ln_f"),
         ("m33", "min(i + BLOCK, n_q)", "min(i + BLOCK - 1, n_q)"),
         ("m35", "ids = list(inputs)", "ids, inputs = inputs, list(inputs)"),
         ("m37", "int(np.argmax(logits))", "np.argmax(logits)"),
@@ -41,7 +40,6 @@ MUTATIONS = {  # (files, the tests to begin with): (id, the text that each file 
         ("m25", "range(len(inputs))", "range(1, len(inputs) + 1)"),
     ],
     ("gpt2_kvcache.py", "cache model"): [
-        ("m26", "range(n_past, n_past + len(inputs))", "range(len(inputs))"),
         ("m28", "        n_past = len(ids)\n", ""),
         ("m29", "        n_past = len(ids)\n", "        n_past = len(ids) - 1\n"),
         ("m30", "d_head), dtype=np.float32", "d_head), dtype=np.float64"),
@@ -57,7 +55,6 @@ MUTATIONS = {  # (files, the tests to begin with): (id, the text that each file 
     ],
     ("utils.py", "cli"): [
         ("u01", "print(text, flush=True)", "print(text)"),
-        ("u02", 'sys.stdout.reconfigure(errors="replace")', "pass"),
         ("u03", "sys.exit(130)", "sys.exit(1)"),
         ("u04", "sys.exit(141 if isinstance(error, BrokenPipeError) else line)", "sys.exit(line)"),
         ("u06", "(UserError, OSError) as error", "UserError as error"),
@@ -67,7 +64,6 @@ MUTATIONS = {  # (files, the tests to begin with): (id, the text that each file 
         ("u11", "(str)(lambda", '(str, "n_tokens_to_generate", "model_size", "models_dir")(lambda'),
         ("u13", "n_tokens.isdecimal() and int(n_tokens)", "n_tokens.isdecimal()"),
         ("u14", 'if is_option(arg) and "=" not in arg and is_option(following)', "if False"),
-        ("u15", "sys.exit(print(", "sys.exit(not print("),
         ("u16", '{"-h", "--help"}', '{"--help"}'),
         ("u17", "len(inputs) + n_tokens > n_ctx", "len(inputs) + n_tokens >= n_ctx"),
         ("u20", "not isinstance(n_tokens, int) or n_tokens < 1", "n_tokens < 1"),
@@ -84,20 +80,17 @@ MUTATIONS = {  # (files, the tests to begin with): (id, the text that each file 
     ],
     ("utils.py", "checkpoints"): [
         ("u23", '{*names} <= {"config.json", *VOCABULARY}', '"model.safetensors" not in names'),
-        ("u25", '"model_type": ["gpt2"], ', ""),
         ("u26", '"activation_function": ["gelu_new", "gelu_pytorch_tanh"],', ""),
         ("u29", '"n_inner": [None, 4 * hparams["n_embd"]],', ""),
         ("u32", 'config.get("n_positions", config.get("n_ctx"))', 'config.get("n_positions")'),
         ("u35", "np.fromfile(path, dtype, math.prod(shape), offset=start + first).reshape(shape)",
          'np.memmap(path, dtype, "r", start + first, shape)'),
-        ("u38", "array.astype(np.float32, copy=False)", "array"),
-        ("u39", "sorted(shapes.items())",
-         r'sorted(shapes.items(), key=lambda s: re.sub(r"\d+", lambda m: m[0].zfill(3), s[0]))'),
+        ("u39", "(shapes.items())", "(shapes.items(), key=lambda s: (len(s[0].split('.')[1]), s))"),
         ("u40", "if size != path.stat().st_size", "if size > path.stat().st_size"),
         ("u42", 'if "lm_head.weight" in stored and', "if False and"),
-        ("u43", " or f\"h.{hparams['n_layer']}.ln_1.weight\" in stored", ""),
+        ("u43", 'ln_1.weight" in stored', 'ln_1.weight" in {}'),
         ("u46", ' or [*shape] != stored[name]["shape"]', ""),
-        ("e14", "except Exception as", "except RecursionError:\n        raise\n    except Exception as"),
+        ("e14", "except Exception as", "except RecursionError: raise\n    except Exception as"),
         ("n56", "except Exception as error", "except ValueError as error"),
         ("n21", '["gelu_new", "gelu_pytorch_tanh"]', '["gelu_new"]'),
         ("n23", " or last - first != n_bytes", ""),
@@ -114,25 +107,22 @@ MUTATIONS = {  # (files, the tests to begin with): (id, the text that each file 
         ("u50", 'requests.RequestException(f"HTTP',
          '(requests.RequestException, OSError)[status == 429](f"HTTP'),
         ("u51", "if not (folder / name).exists()", "if True"),
-        ("u52", '{**VOCABULARY, "model.safetensors": sha256}',
-         '{"model.safetensors": sha256, **VOCABULARY}'),
+        ("u52", "sha256}.items()", "sha256}.items().__reversed__()"),
         ("u53", "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass"),
         ("u54", 'path.with_name(path.name + ".part")', "path"),
         ("u56", '"Range": f"bytes={n_had}-"', '"Range": f"bytes={n_had + 1}-"'),
         ("u57", '"Accept-Encoding": "identity", ', ""),
         ("u59", "[*response.history, response]", "[response]"),
         ("u60", "found == (sha256 or declared[0])", "found == [*declared, sha256][0]"),
-        ("n28", 'raise OSError("this hub declares no sha256 for it, so nothing can check it")',
-         'declared = [__import__("unittest.mock").mock.ANY]'),
+        ("n28", ".lower())", '.lower()) or [__import__("unittest.mock").mock.ANY]'),
         ("u62", "0 if status == 200 else n_had", "n_had"),
         ("u63", "status not in (200, 416)", "status != 200"),
         ("u65", "enforce_content_length = True", "enforce_content_length = False"),
         ("u66", "if found == (sha256 or declared[0])", "if True"),
         ("u67", "        part.unlink()\n", ""),
         ("u69", ", timeout=TIMEOUT)", ")"),
-        ("n27", " if path.suffix != \".part\"]", "]"),
-        ("n29", 'print(f"waiting for another process that downloads {folder}", file=sys.stderr)',
-         "pass"),
+        ("n27", ' if path.suffix != ".part"]', "]"),
+        ("n29", '{folder}", file=sys.stderr)', '{folder}", file=file)'),
         ("n30", "                fcntl.flock(file, fcntl.LOCK_EX)\n", ""),
         ("n31", "suppress(ImportError, OSError)", "suppress(ImportError)"),
         ("n32", "file.truncate(0)", "pass"),
@@ -148,14 +138,11 @@ MUTATIONS = {  # (files, the tests to begin with): (id, the text that each file 
         ("e02", "'(?:[sdmt]", "'(?i:[sdmt]"),
         ("e03", r"|\s+(?!\S)|\s+", r"|\s+"),
         ("e05", r"| ?\p{N}+|", r"| ?[0-9]+|"),
-        ("e07", "enumerate(_BYTES)", "enumerate(_BYTES[:188] + _BYTES[:187:-1])"),
         ("e10", "if lost := [t for t in ids if t.isalpha() and", "if lost := [t for t in [] if"),
         ("e11", "t in bytes_of or t and i", "t in bytes_of or i"),
-        ("e12", "len({i for i in ids.values() if type(i) is int and 0 <= i < n_vocab})",
-         "len([i for i in ids.values() if type(i) is int and 0 <= i < n_vocab])"),
+        ("e12", "< len(ids)", "< len({*ids.values()})"),
         ("e13", "if type(i) is int and 0 <=", "if 0 <="),
         ("e15", "in self._split(text)", "in [text]"),
-        ("e17", '"utf-8", "replace"', '"utf-8", "ignore"'),
         ("e18", '() if s and not s.startswith("#version")', "()[1:] if s"),
         ("e19", ".splitlines()", '.split("\\n")[:-1]'),
         ("e20", '(folder / "encoder.json").exists()', "False"),
@@ -163,10 +150,8 @@ MUTATIONS = {  # (files, the tests to begin with): (id, the text that each file 
         ("e22", "isinstance(merge, str) else", "isinstance(merge, str) and not saved else"),
         ("e23", '{token["content"]: token["id"] for token in listed}', "{}"),
         ("e24", 'pre.get("type", "ByteLevel") != "ByteLevel"', "False"),
-        ("e25", "added = _read_vocabulary(Path(folder))",
-         'added = globals().setdefault(f"of {folder}", _read_vocabulary(Path(folder)))'),
-        ("n40", "sorted(map(re.escape, self.added), key=len, reverse=True)",
-         "[*map(re.escape, self.added)]"),
+        ("e25", "def _read_vocabulary", "@__import__('functools').cache\ndef _read_vocabulary"),
+        ("n40", ", key=len, reverse=True", ""),
         ("n41", "t in bytes_of or t and i < n_vocab", "True"),
         ("n42", "[ids[token] for token in bytes_of]", "sorted(ids[token] for token in bytes_of)"),
         ("n43", "if part.get(key)]", "if False]"),
@@ -181,7 +166,8 @@ MUTATIONS = {  # (files, the tests to begin with): (id, the text that each file 
 }
 ENV = {**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",  # loopback, and no more
        **dict.fromkeys(["http_proxy", "https_proxy", "all_proxy"], "http://127.0.0.1:9")}
-COPIED = shutil.ignore_patterns(".git", "*venv*", "__pycache__", ".*_cache", ".hypothesis")
+COPIED = shutil.ignore_patterns(  # but not what was downloaded, nor caches
+    "[1-9][0-9][0-9]*M", ".git", "*venv*", "__pycache__", ".*_cache", ".hypothesis")
 NOT_COUNTED = [  # they compare text, and so notice any change
     "test_readme.py::test_diff", "test_cache.py::test_the_diff_and_the_files_stay_small"]
 

@@ -49,11 +49,11 @@ def keys_forgotten(x, c_attn, c_proj, n_head, layer_kv, n_past):
     return MHA(x, c_attn, c_proj, n_head, layer_kv, n_past)
 
 
-def one_slot_late(x, c_attn, c_proj, n_head, layer_kv, n_past):
+def one_slot_early(x, c_attn, c_proj, n_head, layer_kv, n_past):
     return MHA(x, c_attn, c_proj, n_head, layer_kv, max(n_past - 1, 0))
 
 
-@pytest.mark.parametrize("broken", [keys_forgotten, one_slot_late])
+@pytest.mark.parametrize("broken", [keys_forgotten, one_slot_early])
 def test_a_broken_cache_stops_the_measuring(measure, monkeypatch, broken):
     monkeypatch.setattr(gpt2_kvcache, "mha", broken)
     with pytest.raises(benchmark.Differs, match="without and with a cache"):

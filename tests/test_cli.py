@@ -156,8 +156,9 @@ def test_asks_to_quote_the_prompt(understood, words):
     assert "quote the prompt" in understood(*words)
 
 
-def test_rejects_a_prompt_that_is_not_utf8(understood):
-    assert "UTF-8" in understood(os.fsdecode(b"caf\xe9"))
+def test_rejects_a_prompt_that_is_not_utf8():
+    stdout, stderr, status = finish("gpt2.py", b"caf\xe9", *SHORT)
+    assert (stdout, stderr.count("\n"), status) == ("", 1, 1) and "UTF-8" in stderr
 
 
 @pytest.mark.parametrize("wrong", ["--n_tokens_to_generate=0", "--model_size=other"])

@@ -3,17 +3,16 @@ import fcntl
 import hashlib
 import json
 import os
-import pty
 import resource
 import shutil
 import signal
 import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import pytest
 from hub import Hub
+from test_cli import open_terminal, shown
 
 import utils
 
@@ -44,7 +43,7 @@ def hub(monkeypatch):
 def download(folder):
     utils._download_model("355M", folder)
     found = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert found == {**FILES, "config.json": found["config.json"]}
+    assert json.loads(found.pop("config.json")) and found == FILES
 
 
 def refused(folder, words, model_size="355M"):
@@ -83,14 +82,13 @@ def test_nothing_is_asked_again(hub, tmp_path):
 
 def test_a_bar_for_each_file(tmp_path, monkeypatch):
     (tmp_path / PART).write_bytes(DATA[:200_000])
-    terminal, stderr = pty.openpty()
-    termios.tcsetwinsize(stderr, (24, 100))
-    with open(terminal), open(stderr, "w") as stderr:
+    ours, its = open_terminal()
+    with open(its, "w") as stderr:
         monkeypatch.setattr(sys, "stderr", stderr)
         download(tmp_path)
-        shown = os.read(terminal, 1 << 16).decode()
-    assert all(f"{name}: " in shown for name in FILES)
-    assert f"{WEIGHTS}:  50%" in shown and f"{WEIGHTS}:   0%" not in shown
+    page = shown(ours)
+    assert all(f"{name}: " in page for name in FILES)
+    assert f"{WEIGHTS}:  50%" in page and f"{WEIGHTS}:   0%" not in page
 
 
 @pytest.mark.parametrize("n_had", [1000, len(DATA)])
@@ -103,7 +101,7 @@ def test_only_the_rest_is_sent(hub, tmp_path, n_had):
 @pytest.mark.parametrize("fault", [
     "reset", "torn", "short", "stall", "hold", 429, 500, 503, "whole", "gzip", "whole gzip"])
 def test_downloads_in_spite_of(hub, tmp_path, fault, monkeypatch):  # 429: Retry-After is an hour
-    monkeypatch.setattr(utils, "TIMEOUT", (5, 0.2))
+    monkeypatch.setattr(utils, "TIMEOUT", (5, 0.3))
     (tmp_path / PART).write_bytes(DATA[:1000])
     hub.faults = {"merges.txt": [fault], WEIGHTS: [fault]}
     download(tmp_path)
@@ -158,7 +156,8 @@ def test_says_which_file_is_missing(tmp_path, name):
 def test_resumes_where_it_broke_off(hub, tmp_path):
     hub.faults = {WEIGHTS: ["short"]}
     download(tmp_path)
-    assert hub.requests[WEIGHTS] == ["bytes=0-", "bytes=196608-"]  # three blocks of 64 KiB
+    first, second = hub.requests[WEIGHTS]
+    assert first == "bytes=0-" and 196608 <= int(second[6:-1]) <= 200_000  # a block of 64 KiB less
 
 
 @pytest.mark.parametrize("fault", ["reset", 503, "whole short"])
@@ -197,12 +196,13 @@ def test_command_line_downloads_the_model(tmp_path):
 def test_killed_in_mid_download_loses_nothing(hub, tmp_path, number, status):
     hub.faults = {WEIGHTS: ["hold"]}
     with start("-c", PROGRAM, tmp_path) as process:
-        while not ((tmp_path / PART).exists() and (tmp_path / PART).stat().st_size == 196608):
+        while not ((tmp_path / PART).exists() and (tmp_path / PART).stat().st_size >= 196608):
             assert process.poll() is None
         process.send_signal(number)
         assert (*process.communicate(), process.returncode) == ("", "", status)
+    size = (tmp_path / PART).stat().st_size
     download(tmp_path)
-    assert hub.requests[WEIGHTS] == ["bytes=0-", "bytes=196608-"]
+    assert hub.requests[WEIGHTS] == ["bytes=0-", f"bytes={size}-"]
 
 
 def test_full_disk_loses_nothing(hub, tmp_path):

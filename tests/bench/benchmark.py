@@ -294,12 +294,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="fewer than 5 are a trial, not kept")
     rounds, params = parser.parse_args().rounds, random_params(**HPARAMS)
     startup, rows = measure_startup(rounds), measure(params, HPARAMS, rounds=rounds)
-    text = (f"{machine()}\n124M, random weights; both files give the same ids and logits; "
-            f"medians, rounds: {rounds}{' (a trial)' * (rounds < 5)}\n\n{report(rows, startup, params)}")
+    text = (f"{machine()}\n124M, random weights; both files give the same ids and logits; medians, "
+            f"rounds: {rounds}{' (a trial)' * (rounds < 5)}\n\n{report(rows, startup, params)}")
     print(text)
     if rounds >= 5:
         title = f"{cpu()}, {time.strftime('%F')}"
         path = HERE / "results" / (re.sub(r"\W+", "-", title) + ".md")
+        path.parent.mkdir(exist_ok=True)
         while path.exists():
             path = path.with_stem(f"{path.stem}-again")
         path.write_text(f"# {title}\n\n```\n{text}\n\n{details(rows, startup)}\n```\n")
