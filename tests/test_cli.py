@@ -156,6 +156,10 @@ def test_asks_to_quote_the_prompt(understood, words):
     assert "quote the prompt" in understood(*words)
 
 
+def test_error_with_a_line_break_is_one_line():
+    assert finish("gpt2.py", "-like\nthis")[1].count("\n") == 1
+
+
 def test_rejects_a_prompt_that_is_not_utf8():
     stdout, stderr, status = finish("gpt2.py", b"caf\xe9", *SHORT)
     assert (stdout, stderr.count("\n"), status) == ("", 1, 1) and "UTF-8" in stderr
@@ -184,8 +188,7 @@ def test_models_dir(option, tmp_path, monkeypatch):
     (tmp_path / "home").mkdir()
     for link in ("mine", "home/hers"):
         (tmp_path / link).symlink_to(ROOT / "models")
-    done = finish(ROOT / "gpt2_kvcache.py", "hi", *SHORT, *option, cwd=tmp_path)
-    assert done == (text("hi") + "\n", "", 0)
+    assert finish(ROOT / "gpt2.py", "hi", *SHORT, *option, cwd=tmp_path) == (text("hi") + "\n", "", 0)
 
 
 def test_ctrl_c():

@@ -167,6 +167,15 @@ def test_gives_up_after_a_handful_of_tries(hub, tmp_path, fault):
     assert len(hub.requests[WEIGHTS]) - utils.TRIES in (0, 1)  # 1: half a file was progress
 
 
+@pytest.mark.parametrize("beside", [f"{WEIGHTS}.part", ".DS_Store"])
+def test_loading_goes_on_with_an_unfinished_download(hub, tmp_path, beside):
+    (tmp_path / "355M").mkdir()
+    (tmp_path / "355M" / beside).write_bytes(DATA[:9])
+    with pytest.raises(utils.UserError, match=WEIGHTS):  # what comes is no model
+        utils.load_encoder_hparams_and_params("355M", tmp_path)
+    assert hub.requests[WEIGHTS] and (tmp_path / "355M" / WEIGHTS).read_bytes() == DATA
+
+
 def test_progress_resets_the_tries(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(utils, "TRIES", 2)
     hub.faults = {WEIGHTS: [500, "short", 500, "short", 500]}

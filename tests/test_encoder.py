@@ -91,7 +91,7 @@ def test_token_that_the_vocabulary_has_and_the_config_names_is_one_id(tmp_path):
 
 def test_tokenizer_json_is_preferred(tmp_path):
     folder = changed(tmp_path, FAST, "vocab.json", b":258", b":999")
-    assert Encoder(folder).encode(MERGED) == SMALL.encode(MERGED)
+    assert Encoder(folder).encode(MERGED) == Encoder(FOLDERS["4.33-slow-added"]).encode(MERGED)
 
 
 def test_added_tokens_that_the_model_has_no_ids_for_are_left_out():
@@ -120,6 +120,7 @@ def test_what_is_not_done_is_refused_by_file_and_key(tmp_path, file, key, old, n
     pytest.param("merges.txt", "\u0120 is\n".encode(), b"", id="merges cut short"),
     pytest.param("vocab.json", b": 258", b": 259", id="an id twice"),
     pytest.param("vocab.json", b": 258", b': "258"', id="an id that is text"),
+    pytest.param("vocab.json", b": 258", b": 258.0", id="an id that is no whole number"),
     pytest.param("vocab.json", b'"!": 0,', b"", id="a byte is missing"),
     pytest.param("added_tokens.json", b"PAD", b"\xff", id="not UTF-8"),
     pytest.param("tokenizer_config.json", b"}", b"", id="not JSON"),
@@ -148,3 +149,12 @@ def test_empty_prompt_is_refused_where_there_is_no_endoftext(tmp_path):
     path.write_text(path.read_text().replace("<|endoftext|>", "<|end|>"))
     with pytest.raises(UserError, match=re.escape("<|endoftext|>")):
         gpt2.main("", model_size="tiny", models_dir=tmp_path)
+
+
+def test_empty_added_token_is_left_out(tmp_path):
+    folder = changed(tmp_path, "4.33-slow-added", "added_tokens.json", b"{", b'{"": 330,')
+    assert Encoder(folder).encode(MERGED) == Encoder(FOLDERS["4.33-slow-added"]).encode(MERGED)
+
+
+def test_document_starts_with_endoftext_alone():
+    assert SMALL.start == SMALL.encode("<|endoftext|>") and len(SMALL.start) == 1

@@ -169,7 +169,9 @@ def prefills(runs):
 
 
 def spread(values):
-    return (max(values) - min(values)) / median(values)
+    """From the second lowest to the second highest, in medians: one bad round on a side may be."""
+    inner = sorted(values)[1:-1] if len(values) > 4 else values
+    return (max(inner) - min(inner)) / median(values)
 
 
 def told(values, scale=1):
@@ -180,8 +182,8 @@ def told(values, scale=1):
 
 
 def ratio(values, others):
-    noisy = max(spread(values), spread(others)) > NOISY
-    return "noisy" if noisy else told([median(values) / median(others)])
+    """The median of the rounds' own ratios, in which a machine's drift cancels out, or "noisy"."""
+    return told([value / other for value, other in zip(values, others)])
 
 
 def aligned(rows):
@@ -207,7 +209,8 @@ def report(rows, startup, params):
                       ratio(without, cached), *map(told, totals),
                       f"{max(map(spread, (without, cached, *totals))):.0%}"])
         least = limit(params, row["n_prompt"] + n_tokens // 2, bandwidth)
-        others = [least], row["products"], steps(row["transformers"]), steps(row["generate"])
+        others = ([least] * len(cached), row["products"], steps(row["transformers"]),
+                  steps(row["generate"]))
         against[0].append(f"{row['n_prompt']}")
         for line, other in zip(against[1:], others):
             line.append(ratio(other, cached) if other else "-")
