@@ -188,7 +188,8 @@ def test_models_dir(option, tmp_path, monkeypatch):
     (tmp_path / "home").mkdir()
     for link in ("mine", "home/hers"):
         (tmp_path / link).symlink_to(ROOT / "models")
-    assert finish(ROOT / "gpt2.py", "hi", *SHORT, *option, cwd=tmp_path) == (text("hi") + "\n", "", 0)
+    done = finish(ROOT / "gpt2.py", "hi", *SHORT, *option, cwd=tmp_path)
+    assert done == (text("hi") + "\n", "", 0)
 
 
 def test_ctrl_c():

@@ -46,7 +46,8 @@ def test_output_shown_is_printed(block):
 
 def test_benchmark_shown_is_a_run_that_was_kept():
     (shown,) = (b.removeprefix(MEASURED) for b in CONSOLES if b.startswith(MEASURED))
-    assert any(shown in path.read_text("utf-8") for path in (ROOT / "tests/bench/results").iterdir())
+    results = (ROOT / "tests/bench/results").iterdir()
+    assert any(shown in path.read_text("utf-8") for path in results)
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c not in NOT_RUN])
