@@ -12,12 +12,12 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 COMMANDS = [line for kind, block in BLOCKS if kind == "sh" for line in block.splitlines()]
-CONSOLES = [block for kind, block in BLOCKS if kind == "console"]
+INSTALL = "$ pip install -q -r requirements.txt\n"
+CONSOLES = [block.removeprefix(INSTALL) for kind, block in BLOCKS if kind == "console"]
 MEASURED = "$ python tests/bench/benchmark.py\n"  # takes 15 minutes; its runs are kept
 
 # Not run here: installing, this very test command, the 124M model, and what prints timings.
 NOT_RUN = [
-    "pip install -r requirements.txt",
     "pip install -r tests/requirements.txt",
     "python -m pytest tests",
     'python gpt2_kvcache.py "Alan Turing theorized that computers would one day become"',
