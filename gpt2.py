@@ -1,7 +1,8 @@
 """GPT-2 in plain NumPy, without a KV cache. The diff of gpt2.py and gpt2_kvcache.py is the lesson.
 
-Model: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". All is float32,
-and scalars are Python's: NumPy's (np.sqrt(2)) make float64. In-place operators change new arrays.
+Model: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". Every array is
+float32; scalars are Python's, as NumPy's (np.sqrt(2)) make float64. In-place operators (y += b)
+change new arrays only.
 """
 import numpy as np
 from tqdm import tqdm
@@ -87,7 +88,7 @@ def transformer_block(x, attn, mlp, ln_1, ln_2, n_head):
 
 def gpt2(inputs, wte, wpe, blocks, ln_f, n_head):
     """Token ids [n_seq] -> float32 logits of the token that comes next [n_vocab]"""
-    positions = range(len(inputs))  # a slice would stop at n_ctx without a word
+    positions = range(len(inputs))  # a slice would silently stop at n_ctx
     x = wte[inputs] + wpe[positions]  # [n_seq] -> [n_seq, n_embd]
     for block in blocks:
         x = transformer_block(x, **block, n_head=n_head)
