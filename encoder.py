@@ -13,8 +13,8 @@ PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|
 # others, in order, as the characters from 256 on.
 _BYTES = sorted(range(256), key=lambda b: not chr(b).isprintable() or chr(b) == " ")
 BYTE_OF = {chr(b if i < 188 else 256 + i - 188): b for i, b in enumerate(_BYTES)}
-NOT_DONE = ("lstrip", "rstrip", "single_word", "add_prefix_space", "add_bos_token", "normalizer",
-            "pre_tokenizer", "post_processor")
+NOT_DONE = ("lstrip", "rstrip", "single_word", "add_prefix_space", "add_bos_token", "add_eos_token",
+            "normalizer", "pre_tokenizer", "post_processor")
 
 
 class Encoder:

@@ -67,6 +67,8 @@ def _parse(main, args):
     words += (options["prompt"],) if "prompt" in options else ()
     if len(words) != 1:
         raise UserError(f'give one prompt, not {len(words)}: quote the prompt, "like this"')
+    if re.search("[\ud800-\udfff]", words[0]):
+        raise UserError("the prompt is not valid UTF-8")
     n_tokens = options.get("n_tokens_to_generate", "40")
     if not (n_tokens.isdecimal() and int(n_tokens)):
         raise UserError(f"n_tokens_to_generate is a whole number from 1 up, not {n_tokens!r}")
@@ -138,7 +140,7 @@ def read_hparams(path):
                "n_ctx": config.get("n_positions", config.get("n_ctx")),
                **{name: config.get(name) for name in ("n_embd", "n_head", "n_layer")}}
     if (not all(type(n) is int and 0 < n < 10**6 for n in hparams.values())
-            or hparams["n_embd"] % hparams["n_head"]):
+            or hparams["n_embd"] % hparams["n_head"] or hparams["n_layer"] > 999):
         raise UserError(f"{path}: no model is made of {hparams}")
     runnable = {  # what the model files are right for, first the default
         "model_type": ["gpt2"], "activation_function": ["gelu_new", "gelu_pytorch_tanh"],

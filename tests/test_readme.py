@@ -33,7 +33,7 @@ def run(command):
 
 
 def test_diff():
-    done = subprocess.run(["diff", "-U1", "gpt2.py", "gpt2_kvcache.py"], cwd=ROOT,
+    done = subprocess.run(["diff", "-U0", "gpt2.py", "gpt2_kvcache.py"], cwd=ROOT,
                           capture_output=True, encoding="utf-8")
     assert [block for kind, block in BLOCKS if kind == "diff"] == [done.stdout.split("\n", 2)[2]]
 
