@@ -95,7 +95,7 @@ def load_encoder_hparams_and_params(model_size, models_dir=None):
     """
     from encoder import Encoder
 
-    folder = Path(models_dir or Path(__file__).parent / "models").expanduser() / model_size
+    folder = Path(os.path.expanduser(models_dir or Path(__file__).parent / "models")) / model_size
     names = [path.name + ("" if path.exists() else " (a broken link)")
              for path in sorted(folder.glob("[!.]*")) if path.suffix != ".part"]
     if model_size in PUBLISHED and {*names} <= {"config.json", *VOCABULARY}:
@@ -267,7 +267,7 @@ def _download(url, path, sha256):
                     with bar, open(part, "ab" if begin else "wb") as file:
                         for chunk in response.iter_content(1 << 16):
                             bar.update(file.write(chunk))
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:  # ValueError: a malformed address
             problem = getattr(error.args[0] if error.args else None, "reason", error)
             tries = 0 if part.stat().st_size > n_had else tries  # progress: begin to count anew
             continue

@@ -76,7 +76,7 @@ MUTATIONS = {  # (files, the tests to begin with): (id, the text that each file 
         ("n17", r', "--", "--separator=\0"]', "]"),
         ("n18", '"--|-[a-zA-Z]"', '"-"'),
         ("n19", 'Path(__file__).parent / "models"', '"models"'),
-        ("n20", ".expanduser()", ""),
+        ("n20", "os.path.expanduser(models_dir", "str(models_dir"),
     ],
     ("utils.py", "checkpoints"): [
         ("u23", '{*names} <= {"config.json", *VOCABULARY}', '"model.safetensors" not in names'),
