@@ -112,8 +112,27 @@ def load_encoder_hparams_and_params(model_size, models_dir=None):
     except FileNotFoundError as error:
         hint = f"; remove {folder} to have it downloaded anew" if model_size in PUBLISHED else ""
         raise OSError(f"{error.filename} is missing{hint}") from error
-    np.empty(2**25 - 2**16, np.uint8)  # freed, it makes glibc keep memory: 1.2 times the prefill
+    keep_freed_memory()
     return encoder, hparams, params
+
+
+def keep_freed_memory():
+    """Make glibc keep what large arrays free: asking for it anew is 0.4 of a 512-token prefill.
+
+    glibc keeps what is smaller than the largest block freed so far, up to 32 MiB. Others ignore it.
+    """
+    np.empty(2**25 - 2**16, np.uint8)
+
+
+def by_columns(w, n_rows=16):
+    """A float32 copy of w [n_in, n_out] that lies in memory column by column (Fortran order).
+
+    A row times such a matrix is 1.1 to 1.4 times as fast. All rows at once would be 5 times slower.
+    """
+    columns = np.empty(w.shape, np.float32, order="F")
+    for i in range(0, len(w), n_rows):
+        columns[i : i + n_rows] = w[i : i + n_rows]
+    return columns
 
 
 @contextlib.contextmanager
@@ -177,7 +196,9 @@ def read_params(path, hparams):
             raise UserError(f"{path}: {name} is {stored[name]}, where {shape} belongs")
         array = np.fromfile(path, dtype, math.prod(shape), offset=start + first).reshape(shape)
         if dtype == "<u2":  # BF16, the upper half of a float32
-            return np.left_shift(array, 16, dtype=np.uint32).view(np.float32)
+            array = np.left_shift(array, 16, dtype=np.uint32).view(np.float32)
+        if ".c_" in name and array.ndim == 2:
+            return by_columns(array)
         return array.astype(np.float32, copy=False)
 
     with reading(path), open(path, "rb") as file:
