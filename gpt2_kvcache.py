@@ -8,11 +8,10 @@ In shapes, n_seq counts the tokens that run, n_embd is the width of a token's ro
 n_embd / n_head the width of one attention head. Every array is float32. Scalars are Python's own,
 because NumPy's are float64 (np.sqrt(2), for one) and would turn the arrays into float64.
 """
-import numpy as np
-from tqdm import tqdm
-
 from utils import check_inputs, load_encoder_hparams_and_params, run
 
+import numpy as np
+from tqdm import tqdm
 
 def gelu(x):
     """GPT-2's activation: near 0 for negative x, near x for positive (arXiv:1606.08415)."""
