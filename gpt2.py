@@ -13,6 +13,7 @@ from utils import check_inputs, load_encoder_hparams_and_params, run
 import numpy as np
 from tqdm import tqdm
 
+
 def gelu(x):
     """GPT-2's activation: near 0 for negative x, near x for positive (arXiv:1606.08415)."""
     x3 = x * x * x  # not x**3: NumPy takes about 60 times as long for it

@@ -1,16 +1,7 @@
 """What surrounds the model: the command line, checkpoint files, downloads."""
-import contextlib
-import hashlib
-import inspect
-import json
-import math
-import numbers
 import os
-import re
 import signal
 import sys
-from functools import partial
-from pathlib import Path
 
 if sys.version_info < (3, 11):
     sys.exit("Python 3.11 or newer is needed")
@@ -18,13 +9,25 @@ if sys.version_info < (3, 11):
 
 def is_run_as_program():
     """Whether gpt2.py or gpt2_kvcache.py is run, not imported."""
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    return script is not None and Path(script).resolve().parent == Path(__file__).resolve().parent
+    program = getattr(sys.modules["__main__"], "__file__", None)
+    if program is None:
+        return False
+    return os.path.dirname(os.path.abspath(program)) == os.path.dirname(os.path.abspath(__file__))
 
 
 # Ctrl-C shall be quiet also while the modules below are imported. run() then takes it back.
 if is_run_as_program() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import contextlib
+import hashlib
+import inspect
+import json
+import math
+import numbers
+import re
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -266,8 +269,9 @@ def what_is_there(folder):
     """Why no model was found in folder, in one line."""
     if not folder.is_dir():
         models = sorted(path.parent.name for path in folder.parent.glob(f"*/{SAFETENSORS}"))
-        return (f"no model {folder.name} in {folder.parent}, which has {', '.join(models) or 'none'}; "
-                f"{', '.join(PUBLISHED)} are downloaded when they are named")
+        there = ", ".join(models) or "none"
+        return (f"no model {folder.name} in {folder.parent}, which has {there}; "
+                f"{', '.join(PUBLISHED)} are downloaded when they are asked for")
 
     names = []
     for path in sorted(folder.glob("[!.]*")):
