@@ -1,4 +1,4 @@
-"""GPT-2 in plain NumPy, without a KV cache. The diff of gpt2.py and gpt2_kvcache.py is the lesson.
+"""GPT-2 in plain NumPy: gpt2.py without a KV cache, gpt2_kvcache.py with one. Diff them.
 
 Model: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". Its weights have
 OpenAI's names: wte and wpe are the token and position embeddings, one row each; c_attn, c_fc and
@@ -96,8 +96,11 @@ def transformer_block(x, attn, mlp, ln_1, ln_2, n_head):
 
     Attention, then the feed-forward network. What each of them finds is added to x.
     """
-    x = x + mha(layer_norm(x, **ln_1), **attn, n_head=n_head)
-    return x + ffn(layer_norm(x, **ln_2), **mlp)
+    normed = layer_norm(x, **ln_1)
+    x = x + mha(normed, **attn, n_head=n_head)
+
+    normed = layer_norm(x, **ln_2)
+    return x + ffn(normed, **mlp)
 
 
 def gpt2(inputs, wte, wpe, blocks, ln_f, n_head):

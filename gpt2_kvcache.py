@@ -1,4 +1,4 @@
-"""GPT-2 in plain NumPy, with a KV cache. The diff of gpt2.py and gpt2_kvcache.py is the lesson.
+"""GPT-2 in plain NumPy: gpt2.py without a KV cache, gpt2_kvcache.py with one. Diff them.
 
 Model: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". Its weights have
 OpenAI's names: wte and wpe are the token and position embeddings, one row each; c_attn, c_fc and
@@ -76,7 +76,7 @@ def mha(x, c_attn, c_proj, n_head, layer_kv, n_past):
     """Multi-head causal self-attention: [n_seq, n_embd] -> [n_seq, n_embd]
 
     Each head has queries, keys and values of its own, and so looks for something else.
-    x is the new tokens only. Their keys and values are written into layer_kv, a view of kv_cache.
+    x is the new tokens only. layer_kv, a view of kv_cache, gets their keys and values.
     """
     n_seq, n_embd = x.shape
 
@@ -85,9 +85,9 @@ def mha(x, c_attn, c_proj, n_head, layer_kv, n_past):
     qkv = qkv.reshape(n_seq, 3, n_head, n_embd // n_head)  # -> [n_seq, 3, n_head, d_head]
     q, k, v = qkv.transpose(1, 2, 0, 3)  # -> three of [n_head, n_seq, d_head]
 
-    layer_kv[0, :, n_past : n_past + n_seq] = k  # keep the new keys, after the n_past old ones
+    layer_kv[0, :, n_past : n_past + n_seq] = k  # keep the new keys
     layer_kv[1, :, n_past : n_past + n_seq] = v  # keep the new values
-    k, v = layer_kv[:, :, : n_past + n_seq]  # use all -> two of [n_head, n_past + n_seq, d_head]
+    k, v = layer_kv[:, :, : n_past + n_seq]  # all: [n_head, n_past + n_seq, d_head]
     heads = attention(q, k, v)  # -> [n_head, n_seq, d_head]
 
     # The heads are put side by side again, and c_proj mixes them.
@@ -99,14 +99,17 @@ def transformer_block(x, attn, mlp, ln_1, ln_2, n_head, layer_kv, n_past):
     """One layer: [n_seq, n_embd] -> [n_seq, n_embd]
 
     Attention, then the feed-forward network. What each of them finds is added to x.
-    x is the new tokens only. Their part of layer_kv is written.
+    x is the new tokens only. layer_kv gets their keys and values.
     """
-    x = x + mha(layer_norm(x, **ln_1), **attn, n_head=n_head, layer_kv=layer_kv, n_past=n_past)
-    return x + ffn(layer_norm(x, **ln_2), **mlp)
+    normed = layer_norm(x, **ln_1)
+    x = x + mha(normed, **attn, n_head=n_head, layer_kv=layer_kv, n_past=n_past)
+
+    normed = layer_norm(x, **ln_2)
+    return x + ffn(normed, **mlp)
 
 
 def empty_kv_cache(params, n_head, n_tokens):
-    """Room for the keys and values of n_tokens: float32 [n_layer, 2, n_head, n_tokens, d_head]"""
+    """Room for n_tokens keys and values: [n_layer, 2, n_head, n_tokens, d_head]"""
     d_head = params["wte"].shape[1] // n_head
     return np.empty((len(params["blocks"]), 2, n_head, n_tokens, d_head), np.float32)
 
@@ -115,12 +118,13 @@ def gpt2(inputs, wte, wpe, blocks, ln_f, n_head, kv_cache, n_past):
     """Token ids [n_seq] -> float32 logits [n_vocab], a score for each token that may come next.
 
     An id or a position for which there is no row is an IndexError.
-    inputs are the new ids only. They follow the n_past tokens in kv_cache and are written there.
+    inputs are the new ids only. kv_cache holds n_past tokens, and gets the new ones.
     """
     if min(inputs) < 0:  # NumPy would count it from the end
         raise IndexError(f"{min(inputs)} is not a token id")
     if not 0 <= n_past <= kv_cache.shape[3] - len(inputs):
-        raise IndexError(f"{len(inputs)} tokens at {n_past}: the cache ends at {kv_cache.shape[3]}")
+        raise IndexError(f"kv_cache has room for {kv_cache.shape[3]} tokens, "
+                         f"not for {len(inputs)} after {n_past}")
 
     # The row of wte for each id, plus the row of wpe for its position. The positions are a range,
     # since a slice of wpe would silently stop at its last row.
@@ -128,7 +132,8 @@ def gpt2(inputs, wte, wpe, blocks, ln_f, n_head, kv_cache, n_past):
     x = wte[inputs] + wpe[positions]  # [n_seq] -> [n_seq, n_embd]
 
     for block, layer_kv in zip(blocks, kv_cache, strict=True):
-        x = transformer_block(x, **block, n_head=n_head, layer_kv=layer_kv, n_past=n_past)
+        x = transformer_block(
+            x, **block, n_head=n_head, layer_kv=layer_kv, n_past=n_past)
 
     # The last token's row says what comes next. wte is used once more: its rows that are most like
     # that one have the largest logits.
@@ -140,12 +145,12 @@ def generate(inputs, params, n_head, n_tokens_to_generate):
     """The ids that continue inputs, each the likeliest (greedy). ValueError if these don't fit."""
     check_inputs(inputs, n_tokens_to_generate, n_vocab=len(params["wte"]), n_ctx=len(params["wpe"]))
     ids = list(inputs)
-    n_fed = len(ids) + n_tokens_to_generate - 1  # the last token is chosen, but never fed
-    kv_cache = empty_kv_cache(params, n_head, n_fed)
-    n_past = 0  # how many tokens are in the cache
+    kv_cache = empty_kv_cache(params, n_head, len(ids) + n_tokens_to_generate - 1)
+    n_past = 0  # tokens in kv_cache; the last new token is never fed, so needs no room
 
     for _ in tqdm(range(n_tokens_to_generate), "generating", unit=" tokens", disable=None):
-        logits = gpt2(ids[n_past:], **params, n_head=n_head, kv_cache=kv_cache, n_past=n_past)
+        logits = gpt2(
+            ids[n_past:], **params, n_head=n_head, kv_cache=kv_cache, n_past=n_past)
         n_past = len(ids)  # these have run; the id that is chosen next has not yet
         ids.append(int(np.argmax(logits)))
 
