@@ -53,9 +53,7 @@ GPT2_CLASSES = [
 AS_IN_GPT2 = {"errors": ["replace"], "tokenizer_class": GPT2_CLASSES}
 
 
-SHORT = reprlib.Repr()
-SHORT.maxstring = 80
-SHORT.maxother = 80
+END = "<|endoftext|>"
 
 
 class UserError(ValueError):
@@ -77,12 +75,12 @@ class Encoder:
         with reading(folder):
             ids = give_ids(folder, vocab, added, n_vocab)
             self.added = {text: ids[text] for text in added if text in ids}
-            self.start = [i for text, i in self.added.items() if text == "<|endoftext|>"]
+            self.start = [self.added[END]] if END in self.added else []
             self.tokens = {i: spelled_bytes(token) for token, i in vocab.items()}
             ranks = {self.tokens[i]: i for i in mergeable_ids(folder, vocab, merges)}
             self.tokens |= {i: text.encode() for text, i in self.added.items()}
 
-            self._missing = set(range(256)).difference(b"".join(ranks))
+            self._missing = {byte for byte in range(256) if bytes([byte]) not in ranks}
             self._bpe = tiktoken.Encoding(
                 "", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
 
@@ -91,7 +89,7 @@ class Encoder:
         self._split_at_any = splitter(self.added)
 
     def encode(self, text):
-        """Ids of text, list[int]. An added token in it, <|endoftext|> above all, is one id."""
+        """Ids of text, list[int]. An added token in it, such as <|endoftext|>, is one id."""
         if re.search("[\ud800-\udfff]", text):
             raise UserError("the text is not valid UTF-8")
 
@@ -123,7 +121,8 @@ class Encoder:
 
     def decode(self, ids):
         """Text of ids: bytes that aren't UTF-8 become U+FFFD, unknown ids (padded wte) nothing."""
-        return b"".join(self.tokens.get(int(i), b"") for i in ids).decode("utf-8", "replace")
+        pieces = [self.tokens.get(int(i), b"") for i in ids]  # int: NumPy's logits.argmax(), say
+        return b"".join(pieces).decode("utf-8", "replace")
 
 
 def give_ids(folder, vocab, added, n_vocab):
@@ -138,7 +137,7 @@ def give_ids(folder, vocab, added, n_vocab):
 
     for token, i in ids.items():
         if type(i) is not int or not 0 <= i < n_vocab:
-            raise UserError(f"{folder}: the id of {brief(token)} is {brief(i)}, of {n_vocab}")
+            raise UserError(f"{folder}: the id of {brief(token)} is {brief(i)}, of {n_vocab} ids")
     if len(set(ids.values())) < len(ids):
         raise UserError(f"{folder}: two tokens have the same id")
     return ids
@@ -147,7 +146,7 @@ def give_ids(folder, vocab, added, n_vocab):
 def mergeable_ids(folder, vocab, merges):
     """The ids of the single bytes and of the tokens that the merges make."""
     merged_ids = [vocab[first + second] for first, second in merges]
-    if merged_ids != sorted(set(merged_ids)):
+    if merged_ids != sorted(set(merged_ids)):  # strictly rising
         raise UserError(f"{folder}: the ids do not follow the order of the merges")
     return [vocab[character] for character in BYTE_OF if character in vocab] + merged_ids
 
@@ -164,20 +163,22 @@ def splitter(tokens):
     """A function that cuts a text at tokens, and keeps them; the longest wins."""
     longest_first = sorted(tokens, key=len, reverse=True)
     either = "|".join(re.escape(token) for token in longest_first)
-    return re.compile(f"({either or '(?!)'})").split
+    return re.compile(f"({either or '(?!)'})").split  # (?!) matches nowhere
 
 
 def brief(value):
     """A value for a message, cut short."""
-    return SHORT.repr(value)
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 80
+    return short.repr(value)
 
 
 @contextlib.contextmanager
 def reading(path):
-    """Whatever else goes wrong while a file is taken apart becomes a UserError that names it."""
+    """Makes a UserError that names the file of whatever goes wrong while it is taken apart."""
     try:
         yield
-    except (UserError, OSError):
+    except (UserError, OSError, MemoryError):
         raise
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
@@ -197,7 +198,7 @@ def read_json_if_there(path):
 
 def refuse(path, key, value):
     """Refuse a setting that asks for other ids than GPT-2's."""
-    raise UserError(f"{path}: {key} is {brief(value)}, which is not done here")
+    raise UserError(f"{path}: {key} is {brief(value)}, which is not supported")
 
 
 def check_settings(path, settings, harmless):
@@ -216,15 +217,15 @@ def read_vocabulary(folder):
         tokens = read_added_tokens(folder / "added_tokens.json")
     tokens += read_tokenizer_config(folder / "tokenizer_config.json")
     tokens += read_special_tokens_map(folder / "special_tokens_map.json")
-    if "<|endoftext|>" in vocab:
-        tokens.append({"content": "<|endoftext|>", "normalized": False})
+    if END in vocab:
+        tokens.append({"content": END, "normalized": False})
 
     added = {}
     with reading(folder):
         for token in tokens:
             text = token["content"]
             added[text] = token | added.get(text, {})  # what was said first holds
-        added.pop("", None)
+        added.pop("", None)  # an empty token would be found between all letters
         check_end_of_merges(folder, vocab, merges, added)
     return vocab, merges, added
 
@@ -294,13 +295,16 @@ def as_pair(merge):
 
 
 def check_end_of_merges(folder, vocab, merges, added):
-    """Refuse merges that end before the vocabulary does, as in a file that was copied in part."""
-    if merges:
-        last = vocab["".join(merges[-1])]
-        beyond = [token for token, i in vocab.items() if i > last and token not in added]
-        words = [token for token in beyond if token.isalpha()]
-        if words:
-            raise UserError(f"{folder}: no merge makes {brief(words[0])}: are they cut short?")
+    """Refuse merges that end before the vocabulary does, as in a file that was copied in part.
+
+    Only words tell: tokens such as <pad> may stand in a vocabulary without a merge.
+    """
+    last = vocab["".join(merges[-1])] if merges else -1
+    beyond = [token for token, i in vocab.items() if i > last and token not in added]
+    words = [token for token in beyond if len(token) > 1 and token.isalpha()]
+    if words:
+        raise UserError(f"{folder}: no merge makes {brief(words[0])}: is the list of merges cut "
+                        "short?")
 
 
 def read_added_tokens(path):

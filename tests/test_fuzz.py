@@ -1,6 +1,6 @@
-"""A short, repeatable run of fuzz.py."""
+"""A short, repeatable run of damage.py."""
 import pytest
-from fuzz import fuzz
+from damage import fuzz
 
 
 @pytest.mark.parametrize("kind", ["checkpoints", "tokenizers"])

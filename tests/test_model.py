@@ -1,150 +1,301 @@
-"""The forward pass: right against transformers and against its formulas, float32, greedy."""
+"""The forward pass: right against transformers and against its formulas, float32, greedy.
+
+odd has n_vocab 301, n_ctx 277, n_embd 20, n_head 4; model (1M) 2048, 512, 128 and 4.
+"""
 import inspect
+import io
+import platform
+import re
+import subprocess
+import sys
+import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import drawn
 
 import gpt2
 import gpt2_kvcache
 from utils import UserError
 
-FIXTURE = np.load(Path(__file__).parent / "fixtures/logits-1M.npz")
+ROOT = Path(__file__).parent.parent
+FIXTURE = np.load(ROOT / "tests/fixtures/logits-1M.npz")
 CASES = [(FIXTURE[f"inputs_{i}"].tolist(), logits) for i, logits in enumerate(FIXTURE["logits"])]
 
 pytestmark = pytest.mark.parametrize("module", [gpt2, gpt2_kvcache])
 
 
-def logits_of(model, module, ids):
+def logits_of(module, ids, params, n_head=4):
     if module is gpt2:
-        return gpt2.gpt2(ids, **model.params, n_head=model.n_head)
-    kv_cache = module.empty_kv_cache(model.params, model.n_head, len(ids))
-    return module.gpt2(ids, **model.params, n_head=model.n_head, kv_cache=kv_cache, n_past=0)
+        return gpt2.gpt2(ids, **params, n_head=n_head)
+    kv_cache = module.empty_kv_cache(params, n_head, len(ids))
+    return module.gpt2(ids, **params, n_head=n_head, kv_cache=kv_cache, n_past=0)
 
 
-@pytest.mark.parametrize(("ids", "expected"), CASES, ids=[f"{len(ids)} ids" for ids, _ in CASES])
-def test_logits_are_those_of_transformers(model, module, ids, expected):
-    # of logits up to 18; seen on two NumPys with OpenBLAS's kernels for six CPUs: 2e-5
-    np.testing.assert_allclose(logits_of(model, module, ids), expected, rtol=0, atol=1e-4)
+class TestLogits:
+    @pytest.mark.parametrize(("ids", "expected"), CASES, ids=[f"{len(c[0])} ids" for c in CASES])
+    def test_are_those_of_transformers(self, model, module, ids, expected):
+        # of logits up to 18; seen on two NumPys with OpenBLAS's kernels for six CPUs: 2e-5
+        logits = logits_of(module, ids, model.params)
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
 
+    @pytest.mark.parametrize("ids", [range(7), np.arange(7), np.arange(7, dtype=np.uint16)])
+    def test_are_the_same_for_ids_of_any_kind(self, odd, module, ids):
+        logits = logits_of(module, ids, odd.params, n_head=np.int64(4))
+        assert np.array_equal(logits, logits_of(module, [0, 1, 2, 3, 4, 5, 6], odd.params))
 
-def test_positions_beyond_the_context_raise(model, module):
-    with pytest.raises(IndexError, match="512"):
-        logits_of(model, module, [1] * 513)
+    @pytest.mark.parametrize(("ids", "error", "said"), [
+        ([1, -1, 2], IndexError, r"-1\b"), ([1, 301, 2], IndexError, r"\b301\b"),
+        ([1] * 278, IndexError, r"\b277\b"), ([], ValueError, "empty")],
+        ids=["below the vocabulary", "above it", "longer than the context", "empty"])
+    def test_of_ids_that_cannot_run_raise(self, odd, module, ids, error, said):
+        with pytest.raises(error, match=said):
+            logits_of(module, ids, odd.params)
 
 
 def arrays(value):
-    """All arrays and NumPy scalars in value."""
+    """All arrays and NumPy scalars in value, but for the caches, which are there to be written."""
     if isinstance(value, (np.ndarray, np.generic)):
         yield value
-    elif isinstance(value, (dict, list, tuple)):
-        for item in value.values() if isinstance(value, dict) else value:
+    elif isinstance(value, dict):
+        for name in value.keys() - {"kv_cache", "layer_kv"}:
+            yield from arrays(value[name])
+    elif isinstance(value, (list, tuple)):
+        for item in value:
             yield from arrays(item)
 
 
-def watch(module, monkeypatch, around):
-    """From now on around(function, args, kwargs) stands for each function that module defines."""
-    functions = inspect.getmembers(module, inspect.isfunction)
-    for name, function in [pair for pair in functions if pair[1].__module__ == module.__name__]:
-        monkeypatch.setattr(module, name, lambda *args, f=function, **kw: around(f, args, kw))
-
-
-def test_every_array_between_functions_is_float32(model, module, monkeypatch):
+def test_functions_take_and_give_float32_and_leave_their_arguments_alone(odd, module, monkeypatch):
     called = set()
 
-    def around(function, args, kwargs):
+    def watched(function, *args, **kwargs):
+        before = [array.copy() for array in arrays([args, kwargs])]
         result = function(*args, **kwargs)
         called.add(function.__name__)
-        assert {array.dtype for array in arrays([args, kwargs, result])} == {np.dtype(np.float32)}
-        return result
-
-    watch(module, monkeypatch, around)
-    module.generate([1, 2, 3], model.params, model.n_head, 3)
-    assert called >= {"gelu", "softmax", "layer_norm", "linear", "attention", "mha", "gpt2"}
-
-
-def test_functions_leave_their_arguments_alone(model, module, monkeypatch):
-    def around(function, args, kwargs):
-        given = [args, {k: v for k, v in kwargs.items() if k not in ("kv_cache", "layer_kv")}]
-        before = [array.copy() for array in arrays(given)]
-        result = function(*args, **kwargs)
-        for array, copy in zip(arrays(given), before, strict=True):
+        for array, copy in zip(arrays([args, kwargs]), before, strict=True):
             assert np.array_equal(array, copy), f"{function.__name__} changes an argument"
+        for array in arrays([args, kwargs, result]):
+            assert array.dtype == np.float32, f"{function.__name__} has {array.dtype}"
         return result
 
-    watch(module, monkeypatch, around)
-    module.generate([1, 2, 3], model.params, model.n_head, 2)
+    for name, function in inspect.getmembers(module, inspect.isfunction):
+        if function.__module__ == module.__name__:
+            monkeypatch.setattr(module, name, partial(watched, function))
+    module.generate([7] * 200, odd.params, 4, 3)
+    assert called >= {"gelu", "softmax", "layer_norm", "linear", "ffn", "attention", "mha", "gpt2"}
+
+
+def gelu(x):
+    return 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def attention(q, k, v):
+    """Each query by itself, with the keys up to its own."""
+    n_head, n_q, d_head = q.shape
+    result = np.empty(q.shape)
+    for head in range(n_head):
+        for i in range(n_q):
+            n_seen = k.shape[1] - n_q + 1 + i
+            scores = k[head, :n_seen] @ q[head, i] / np.sqrt(d_head)
+            result[head, i] = softmax(scores) @ v[head, :n_seen]
+    return result
 
 
 class TestFormulas:
     """Against the same in float64, written as in the papers."""
 
-    x = np.random.default_rng(0).standard_normal((2, 300, 8)).astype(np.float32) * 3
+    x = 3 * np.random.default_rng(0).standard_normal((3, 300, 5), np.float32)
+    exact = x.astype(np.float64)
 
     def check(self, found, expected, tolerance=1e-6):
         np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
     def test_gelu(self, module):
-        x = self.x.astype(np.float64)
-        inner = (2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)
-        self.check(module.gelu(self.x), 0.5 * x * (1 + np.tanh(inner)))
+        self.check(module.gelu(self.x), gelu(self.exact))
 
     def test_softmax(self, module):
-        e = np.exp(self.x.astype(np.float64))
-        self.check(module.softmax(self.x), e / e.sum(axis=-1, keepdims=True))
+        self.check(module.softmax(self.x), softmax(self.exact))
 
-    def test_softmax_of_large_numbers_does_not_overflow(self, module):
-        self.check(module.softmax(np.float32([[1000, 1000, -np.inf]])), [[0.5, 0.5, 0]])
+    def test_softmax_of_rows_of_very_different_size(self, module):
+        large, small = [1000, 1001, -np.inf], [-1000, -1000, -1000]
+        expected = [[0.26894142, 0.73105858, 0], [1 / 3, 1 / 3, 1 / 3]]
+        self.check(module.softmax(np.float32([large, small])), expected)
 
-    def test_layer_norm(self, module):
-        small, g, b = self.x / 1000, self.x[0, 0], self.x[0, 1]  # so that eps counts
-        x = small.astype(np.float64)
-        deviation = np.sqrt(x.var(axis=-1, keepdims=True) + 1e-5)
-        expected = (x - x.mean(axis=-1, keepdims=True)) / deviation * g + b
-        self.check(module.layer_norm(small, g, b), expected)
-
-    # one token; less than a block; a block and more; the same after a past; decode
+    # plain; so small that eps counts; far from 0
     @pytest.mark.parametrize(
-        ("n_q", "n_k"), [(1, 1), (5, 5), (128, 128), (300, 300), (2, 5), (257, 300), (1, 300)])
+        ("factor", "offset", "tolerance"), [(1, 0, 2e-6), (1e-3, 0, 2e-6), (1, 1000, 2e-3)])
+    def test_layer_norm(self, module, factor, offset, tolerance):
+        x, g, b = factor * self.x + np.float32(offset), self.x[0, 0], self.x[0, 1]
+        exact = x.astype(np.float64)
+        deviation = np.sqrt(exact.var(axis=-1, keepdims=True) + 1e-5)
+        expected = (exact - exact.mean(axis=-1, keepdims=True)) / deviation * g + b
+        self.check(module.layer_norm(x, g, b), expected, tolerance)
+
+    @pytest.mark.parametrize("order", ["C", "F"])
+    def test_linear_and_ffn_with_matrices_in_either_order(self, module, order):
+        c_fc = {"w": drawn("fc", (5, 20)).astype(np.float32, order), "b": drawn("b", 20)}
+        c_proj = {"w": drawn("proj", (20, 5)).astype(np.float32, order), "b": drawn("b", 5)}
+        wide = self.exact[0] @ c_fc["w"] + c_fc["b"]
+        self.check(module.linear(self.x[0], **c_fc), wide, 1e-5)
+        expected = gelu(wide) @ c_proj["w"] + c_proj["b"]
+        self.check(module.ffn(self.x[0], c_fc, c_proj), expected, 5e-5)
+
+    # one token; few; on both sides of 128; the same after a past; decode
+    @pytest.mark.parametrize(("n_q", "n_k"), [
+        (1, 1), (5, 5), (128, 128), (129, 129), (300, 300), (2, 5), (259, 300), (1, 300)])
     def test_attention(self, module, n_q, n_k):
-        q, k, v = self.x[:, -n_q:], self.x[::-1, :n_k], self.x[:, :n_k] + 1
-        scores = q.astype(np.float64) @ k.transpose(0, 2, 1) / 8**0.5
-        is_later = np.arange(n_k) > np.arange(n_k - n_q, n_k)[:, None]
-        e = np.where(is_later, 0, np.exp(scores))
-        self.check(module.attention(q, k, v), e / e.sum(axis=-1, keepdims=True) @ v, 2e-5)
+        found = module.attention(self.x[:, -n_q:], self.x[::-1, :n_k], self.x[:, :n_k] + 1)
+        q, k, v = self.exact[:, -n_q:], self.exact[::-1, :n_k], self.exact[:, :n_k] + 1
+        self.check(found, attention(q, k, v), 2e-5)
+
+    def test_attention_gives_a_later_token_no_share_however_large_its_score(self, module):
+        q, k, v = np.float32([[[1], [1]], [[0], [1e6]], [[3], [5]]])[:, None]
+        self.check(module.attention(q, k, v), [[[3], [5]]])
+
+
+def peak_bytes(function, *args):
+    """The most memory that a call holds at once, beyond what was there before."""
+    tracemalloc.start()
+    function(*args)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak
+
+
+SECOND_PREFILL = """
+from resource import RUSAGE_SELF, getrusage
+import {module} as module
+from utils import load_encoder_hparams_and_params
+_, hparams, params = load_encoder_hparams_and_params("1M")
+for _ in range(2):
+    before = getrusage(RUSAGE_SELF).ru_minflt
+    module.generate(range(500), params, hparams["n_head"], 1)
+print(getrusage(RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+class TestCost:
+    """Counted, not timed."""
+
+    def test_only_the_last_positions_logits_are_computed(self, odd, module):
+        params = odd.params | {"wte": drawn("wte.weight", (250_000, 20))}
+        peak = peak_bytes(logits_of, module, [249_999] * 100, params)
+        assert peak < 2 * 250_000 * 4  # all 100 positions would take 100 MB
+
+    # seen on two NumPys: 3 to 4.0, 2.0, 3.1 times the input; in float64 7 and more
+    @pytest.mark.parametrize(
+        ("name", "args", "times"),
+        [("gelu", [], 5), ("softmax", [], 2.5), ("layer_norm", [1, 0], 4)])
+    def test_memory_is_a_few_times_the_input(self, module, name, args, times):
+        x = drawn("x", (100, 1000))
+        assert peak_bytes(getattr(module, name), x, *args) < times * x.nbytes
+
+    def test_gelu_calls_no_power(self, module):
+        called = []
+
+        class Watched(np.ndarray):
+            def __array_ufunc__(self, ufunc, method, *inputs):
+                called.append(ufunc)
+                result = ufunc(*[np.asarray(value) for value in inputs])
+                return result.view(Watched)
+
+        module.gelu(drawn("x", (3, 5)).view(Watched))
+        assert np.tanh in called
+        assert np.power not in called  # x**3 is 60 times as slow as x * x * x
+
+    @pytest.mark.parametrize(("n_q", "n_k", "expected"), [
+        (128, 128, [(128, 128)]), (129, 150, [(65, 86), (64, 150)]),
+        (300, 300, [(75, 75), (75, 150), (75, 225), (75, 300)])])
+    def test_attention_leaves_out_keys_that_a_half_cannot_see(
+            self, module, monkeypatch, n_q, n_k, expected):
+        scores_computed, module_softmax = [], module.softmax
+
+        def recorded(scores):
+            scores_computed.append(scores.shape[1:])
+            return module_softmax(scores)
+
+        monkeypatch.setattr(module, "softmax", recorded)
+        q, k = np.zeros((3, n_q, 5), np.float32), np.zeros((3, n_k, 5), np.float32)
+        module.attention(q, k, k)
+        assert scores_computed == expected
+
+    @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back")
+    def test_second_prefill_gets_no_new_memory_from_the_system(self, module):
+        program = SECOND_PREFILL.format(module=module.__name__)
+        n_page_faults = subprocess.check_output([sys.executable, "-c", program], cwd=ROOT)
+        assert int(n_page_faults) < 500  # seen: 0, and 7,900 if glibc gives freed memory back
 
 
 class TestGenerate:
-    def test_each_new_id_is_the_likeliest(self, model, module):
-        ids = model.encoder.encode("When night came")
-        for new in module.generate(ids, model.params, model.n_head, 5):
-            assert new == np.argmax(logits_of(model, module, ids))
+    def test_each_new_id_is_the_likeliest(self, odd, module):
+        ids = [3, 1, 4]
+        for new in module.generate(ids, odd.params, 4, 20):
+            assert new == np.argmax(logits_of(module, ids, odd.params))
             ids.append(new)
 
     def test_gives_exactly_n_tokens_also_past_endoftext(self, model, module):
-        new = module.generate(model.encoder.encode("1984"), model.params, model.n_head, 7)
+        new = module.generate(model.encoder.encode("1984"), model.params, 4, 7)
         assert len(new) == 7
-        assert model.n_vocab - 1 in new[:-1]  # this prompt's story ends after one more token
+        assert 2047 in new[:-1]  # this prompt's story ends after one more token
 
-    def test_leaves_the_callers_list_alone(self, model, module):
+    @pytest.mark.parametrize("ids", [
+        (0, 1, 2, 3, 4, 5, 6), range(7), np.arange(7), np.arange(7, dtype=np.uint16)])
+    def test_takes_ids_of_any_kind_and_numpys_integers(self, odd, module, ids):
+        new = module.generate(ids, odd.params, np.int32(4), np.int64(5))
+        assert new == module.generate([0, 1, 2, 3, 4, 5, 6], odd.params, 4, 5)
+        assert {type(i) for i in new} == {int}
+
+    def test_leaves_the_callers_list_alone(self, odd, module):
         ids = [5, 6]
-        module.generate(ids, model.params, model.n_head, 2)
+        module.generate(ids, odd.params, 4, 2)
         assert ids == [5, 6]
 
-    @pytest.mark.parametrize("n", [0, -1, 1.5, "3", None])
-    def test_rejects_invalid_n_tokens(self, model, module, n):
+    @pytest.mark.parametrize("n", [0, -1, 1.5, "3", None, np.int64(0), np.float32(2)])
+    def test_rejects_invalid_n_tokens(self, odd, module, n):
         with pytest.raises(UserError, match="whole number"):
-            module.generate([1], model.params, model.n_head, n)
+            module.generate([1], odd.params, 4, n)
 
-    def test_rejects_an_empty_prompt(self, model, module):
-        with pytest.raises(UserError, match="empty"):
-            module.generate([], model.params, model.n_head, 1)
+    @pytest.mark.parametrize(("ids", "n", "said"), [
+        ([1, -1], 1, r"-1\b.*\b300\b"), ([1, 301], 1, r"\b301\b.*\b300\b"),
+        ([1] * 270, 8, r"\b270\b.*\b8\b.*\b277\b"), ([], 1, "empty")],
+        ids=["below the vocabulary", "above it", "longer than the context", "empty"])
+    def test_rejects_ids_that_cannot_run(self, odd, module, ids, n, said):
+        with pytest.raises(UserError, match=said):
+            module.generate(ids, odd.params, 4, n)
 
-    @pytest.mark.parametrize("unknown", [-1, 2048])
-    def test_rejects_ids_outside_the_vocabulary(self, model, module, unknown):
-        with pytest.raises(UserError, match=rf"{unknown}\b.*\b2047\b"):
-            module.generate([1, unknown], model.params, model.n_head, 1)
+    def test_shows_tokens_a_second_on_a_terminal(self, odd, module, monkeypatch):
+        terminal = io.StringIO()
+        terminal.isatty = lambda: True
+        monkeypatch.setattr(sys, "stderr", terminal)
+        module.generate([1], odd.params, 4, 3)
+        assert re.search(r"generating: 100%.* 3/3 .*\d tokens/s\]", terminal.getvalue())
 
-    def test_rejects_more_than_the_context_and_says_the_numbers(self, model, module):
-        with pytest.raises(UserError, match=r"\b500\b.*\b13\b.*\b512\b"):
-            module.generate([1] * 500, model.params, model.n_head, 13)
+    def test_shows_nothing_elsewhere(self, odd, module, capsys):
+        module.generate([1], odd.params, 4, 3)
+        assert capsys.readouterr() == ("", "")
+
+
+class TestMain:
+    def test_defaults(self, module):
+        assert str(inspect.signature(module.main)) == (
+            "(prompt, *, n_tokens_to_generate=40, model_size='124M', models_dir=None)")
+
+    @pytest.mark.parametrize(
+        ("prompt", "text"),
+        [("The king", " was very angry, and"), ("The king\n", "\n'What is the")])
+    def test_gives_text_with_the_spaces_and_newlines_that_belong_to_it(self, module, prompt, text):
+        assert module.main(prompt, n_tokens_to_generate=5, model_size="1M") == text
+
+    # 279 is <|endoftext|>, with which a new document begins
+    @pytest.mark.parametrize(("prompt", "ids"), [("old", [78, 75, 67]), ("", [279])])
+    def test_continues_the_prompt_with_the_model_of_that_folder(self, odd, module, prompt, ids):
+        text = module.main(
+            prompt, n_tokens_to_generate=9, model_size="odd", models_dir=odd.models_dir)
+        assert text == odd.encoder.decode(module.generate(ids, odd.params, 4, 9))

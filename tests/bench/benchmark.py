@@ -1,64 +1,52 @@
-"""Time gpt2.py against gpt2_kvcache.py, this machine's memory and transformers, in one run.
+"""Print what a step takes in gpt2.py, in gpt2_kvcache.py and in other programs: 12 minutes.
 
-    python tests/bench/benchmark.py
+    env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE python tests/bench/benchmark.py --picogpt DIR DIR
 
-Takes 15 to 20 minutes, on a machine that should do nothing else meanwhile. The weights have the
-124M model's shape but are random, so nothing is downloaded. Prints medians and ratios of them.
-A run of five rounds or more is kept in results/ and drawn. Without transformers (requirements.txt)
-it leaves these out. All times are seconds until they are printed.
+Use a machine that does nothing else meanwhile. The weights have the 124M model's shape but are
+random, so nothing is downloaded. What isn't installed is left out (see README.md beside this file).
+A run of three rounds is kept in results/ and drawn. All times are seconds until they are printed.
 """
 import argparse
 import math
-import os
-import platform
 import re
-import subprocess
-import sys
 import time
+from collections import defaultdict
+from functools import partial
+from html import escape
 from pathlib import Path
 from statistics import median
-from unittest import mock
 
 import numpy as np
+import peers
+from measuring import (
+    FILES,
+    ROUNDING,
+    aligned,
+    cpu,
+    forced_kernel,
+    forced_threads,
+    load_average,
+    machine,
+    n_threads,
+    ratio,
+    shown,
+    timed_generate,
+)
+from show_costs import cache_bytes
 from tqdm import tqdm
+from weights import HPARAMS, by_name, random_params
 
-HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(HERE)]
-
-from costs import cache_bytes  # noqa: E402
-from transformers_peer import fastest_variants, load_transformers, n_threads  # noqa: E402
-from weights import HPARAMS, by_name, random_params  # noqa: E402
-
-import gpt2  # noqa: E402
-import gpt2_kvcache  # noqa: E402
-
-FILES = {"gpt2.py": gpt2, "gpt2_kvcache.py": gpt2_kvcache}
+HERE = Path(__file__).parent
+CACHED, PRODUCTS = "gpt2_kvcache.py", "its matrix products alone"
 N_PROMPTS, N_TOKENS = (10, 128, 512, 960), 40  # tokens of each prompt, and to generate
-DRAWN = (1, 64, 256, 384, 640, 768, 1022)  # more prompts for the drawing, with 2 tokens each
+DRAWN = (1, 256, 384, 640, 768)  # more prompts for the drawing, with 2 tokens each
+ROUNDS = 3
 NOISY = 0.25  # of the median: a figure whose rounds spread wider says nothing
-SETTLE = 0.3  # seconds between NumPy and torch: for 0.1 the one's idle threads still slow the other
+SETTLE = 0.3  # seconds around another program's run: for 0.1 its idle threads still slow the next
 
 
 class Differs(Exception):
     """Two ways to compute the same gave different results, so no time means anything."""
-
-
-def timed_generate(module, ids, params, n_head, n_tokens):
-    """The ids that module.generate adds, the logits behind each, and the seconds each one took.
-
-    The first step runs the whole prompt. A step lasts from one step's logits to the next one's.
-    """
-    forward, logits, ends = module.gpt2, [], []
-
-    def clocked(*args, **kwargs):
-        logits.append(forward(*args, **kwargs))
-        ends.append(time.perf_counter())
-        return logits[-1]
-
-    with mock.patch.multiple(module, gpt2=clocked, tqdm=lambda steps, *_, **__: steps):
-        start = time.perf_counter()
-        new = module.generate(ids, params, n_head, n_tokens)
-    return new, logits, np.diff([start, *ends]).tolist()
 
 
 def limit(params, n_context, bandwidth):
@@ -71,13 +59,12 @@ def limit(params, n_context, bandwidth):
 def passes(matrices, n):
     """The seconds of each of n passes that multiply a vector by every one of these matrices."""
     pairs = [(np.full((1, len(matrix)), 0.01, np.float32), matrix) for matrix in matrices]
-    seconds = []
+    ends = [time.perf_counter()]
     for _ in range(n):
-        start = time.perf_counter()
         for x, matrix in pairs:
             x @ matrix
-        seconds.append(time.perf_counter() - start)
-    return seconds
+        ends.append(time.perf_counter())
+    return np.diff(ends).tolist()
 
 
 def best_bandwidth(params):
@@ -85,87 +72,73 @@ def best_bandwidth(params):
     n_embd, layouts = params["wte"].shape[1], []
     for size in params["wte"].size, sum(array.size for array in by_name(params).values()):
         numbers = np.full(size // (4 * n_embd) * 4 * n_embd, 0.01, np.float32)
-        layouts += [matrix for n in (n_embd, 4 * n_embd)
-                    for matrix in (numbers.reshape(n, -1), numbers.reshape(-1, n).T)]
+        for n in n_embd, 4 * n_embd:
+            layouts += [numbers.reshape(n, -1), numbers.reshape(-1, n).T]
     return max(matrix.nbytes / min(passes([matrix], 5)) for matrix in layouts)
 
 
-def products_alone(params):
-    """Seconds of the matrix-vector products of one step, with nothing in between."""
-    layers = [layer["w"] for block in params["blocks"]
-              for layer in (*block["attn"].values(), *block["mlp"].values())]
-    return median(passes([*layers, params["wte"].T], 20))
+def ours(params, n_head):
+    """{name: timed} of both files, and of a cached step's matrix products with nothing between."""
+    def time_file(module, ids, n_tokens):
+        return timed_generate(module, ids, params, n_head, n_tokens)
+
+    def time_products(ids, n_tokens):
+        return None, None, passes(matrices, n_tokens)
+
+    matrices = [by_name(block)[f"{name}.weight"] for block in params["blocks"]
+                for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")]
+    matrices.append(params["wte"].T)
+    files = {file: partial(time_file, module) for file, module in FILES.items()}
+    return files | {PRODUCTS: time_products}
 
 
-def check_same(what, run, other, tolerance=1e-4):
-    """Differs unless two results of timed_generate agree: the ids, and nearly the logits."""
-    (ids, logits, _), (other_ids, other_logits, _) = run, other
-    apart = np.abs(np.array(logits) - other_logits).max() / np.abs(logits).max()
-    if ids != other_ids or not apart <= tolerance:
-        raise Differs(f"{what}: ids {ids} and {other_ids}; logits {apart:.1e} of the largest apart")
+def schedule(names, picogpts, rounds):
+    """(name, tokens of the prompt, tokens to generate) of each run: in a round all take turns.
 
-
-def time_files(ids, params, n_head, n_tokens):
-    """The new ids, and {file: the seconds of each step}."""
-    runs = {file: timed_generate(module, ids, params, n_head, n_tokens)
-            for file, module in FILES.items()}
-    check_same(f"without and with a cache, after {len(ids)} tokens", *runs.values())
-    return runs["gpt2.py"][0], {file: seconds for file, (_, _, seconds) in runs.items()}
-
-
-def measure(params, hparams, n_prompts=N_PROMPTS, n_tokens=N_TOKENS, drawn=DRAWN, rounds=5):
-    """For each prompt a dict of lists with an item a round, in which all take turns.
-
-    An item of FILES, "transformers" and "generate" is the seconds of each step, the prefill first.
+    picoGPT takes half a second a token, so it has the first prompt alone.
     """
-    ids = np.random.default_rng(0).integers(hparams["n_vocab"], size=hparams["n_ctx"]).tolist()
-    rows = [{"n_prompt": n, "n_tokens": n_tokens if n in n_prompts else 2, "variants": None,
-             **{name: [] for name in (*FILES, "products", "bandwidth", "transformers", "generate")}}
-            for n in sorted({*n_prompts, *drawn})]
-    timed = load_transformers(params, hparams)
-    for row in rows:
-        time_files(ids[: row["n_prompt"]], params, hparams["n_head"], 2)  # to warm up
-        if timed and row["n_prompt"] in n_prompts:
-            row["variants"] = fastest_variants(timed, ids[: row["n_prompt"]])
-    for row in tqdm(rows * rounds, "measuring"):
-        prompt = ids[: row["n_prompt"]]
-        time.sleep(SETTLE if timed else 0)
-        new, seconds = time_files(prompt, params, hparams["n_head"], row["n_tokens"])
-        for file in FILES:
-            row[file].append(seconds[file])
-        if row["n_prompt"] in n_prompts:
-            row["products"].append(products_alone(params))
-            row["bandwidth"].append(best_bandwidth(params))
-        if row["variants"]:
-            time.sleep(SETTLE)
-            theirs = {v: timed(prompt, n_tokens, v) for v in {*row["variants"], "generate"}}
-            if any(other != new for other, _ in theirs.values()):
-                raise Differs(f"transformers generates other ids after {len(prompt)} tokens")
-            prefill, step = (theirs[variant][1] for variant in row["variants"])
-            row["transformers"].append([prefill[0], *step[1:]])
-            row["generate"].append(theirs["generate"][1])
-    return rows
+    turns = []
+    for _ in range(rounds):
+        for n_prompt in sorted({*N_PROMPTS, *DRAWN}):
+            for name in names:
+                if n_prompt in DRAWN and name in FILES:
+                    turns.append((name, n_prompt, 2))
+                elif n_prompt == N_PROMPTS[0] or (n_prompt in N_PROMPTS and name not in picogpts):
+                    turns.append((name, n_prompt, N_TOKENS))
+    return turns
 
 
-def measure_startup(rounds):
-    """{file: seconds of the whole command that adds 40 tokens with models/1M, in each round}"""
-    seconds = {file: [] for file in FILES}
-    for i in range(rounds + 1):  # the first reads the files from disk
-        for file in FILES:
-            start = time.perf_counter()
-            subprocess.run([sys.executable, ROOT / file, "The wolf said", "--model_size", "1M",
-                            "--n_tokens_to_generate", "40"], check=True, capture_output=True)
-            seconds[file] += [time.perf_counter() - start] if i else []
+def measure(contestants, ids, turns):
+    """{(name, tokens of the prompt): of each run, the seconds that each of its steps took}"""
+    first, seconds, settled = {}, defaultdict(list), True
+    for name, n_prompt, n_tokens in tqdm(turns, "measuring", unit=" runs", disable=None):
+        is_ours = name in FILES or name == PRODUCTS
+        time.sleep(0 if settled and is_ours else SETTLE)
+        settled = is_ours
+        run = contestants[name](ids[:n_prompt], n_tokens)
+        if name != PRODUCTS:
+            check_same(f"{name} after {n_prompt} tokens", run, first.setdefault(n_prompt, run))
+        seconds[name, n_prompt].append(run[2])
     return seconds
 
 
-def steps(runs):
-    """Of each run the median of its steps, without the first, which is the prefill."""
-    return [median(run[1:]) for run in runs]
+def check_same(what, run, first):
+    """Differs unless two runs agree: the ids, and nearly the logits where they are known."""
+    (ids, logits, _), (first_ids, first_logits, _) = run, first
+    if ids != first_ids:
+        raise Differs(f"{what}: ids {ids}, not {first_ids}")
+    if logits is not None:
+        apart = np.abs(np.array(logits) - first_logits).max() / np.abs(first_logits).max()
+        if not apart <= ROUNDING:
+            raise Differs(f"{what}: the logits are {apart:.1e} of the largest one apart")
 
 
-def prefills(runs):
-    return [run[0] for run in runs]
+def step(run):
+    return median(run[1:])
+
+
+def prefill(run):
+    return run[0]
 
 
 def spread(values):
@@ -174,140 +147,169 @@ def spread(values):
     return (max(inner) - min(inner)) / median(values)
 
 
-def told(values, scale=1):
-    """The median, or "noisy"."""
-    value = scale * median(values)
-    digits = min(2, max(0, 2 - math.floor(math.log10(value))))
-    return "noisy" if spread(values) > NOISY else f"{value:,.{digits}f}"
+def told(values, scale):
+    """The median, unless there is none that says something."""
+    if not values:
+        return "-"
+    return "noisy" if spread(values) > NOISY else shown(scale * median(values))
 
 
-def ratio(values, others):
-    """The median of the rounds' own ratios, in which a machine's drift cancels out, or "noisy"."""
-    return told([value / other for value, other in zip(values, others)])
+def against(text, other):
+    """The ratio of two of these, or that there is none."""
+    return ratio(text, other) if {text, other}.isdisjoint({"noisy", "-"}) else "-"
 
 
-def aligned(rows):
-    """Rows of text as columns, the first to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-                     for row in rows)
+def file_table(seconds):
+    """Both files: a step, and all tokens."""
+    all_tokens = f"{N_TOKENS} tokens, s"
+    table = [["", *FILES, "", *FILES, "", ""],
+             ["prompt", *["ms a step"] * 2, "ratio", *[all_tokens] * 2, "ratio", "spread"]]
+    for n in N_PROMPTS:
+        row, spreads = [str(n)], []
+        for of, scale in (step, 1e3), (sum, 1):
+            values = [[of(run) for run in seconds[file, n]] for file in FILES]
+            texts = [told(one, scale) for one in values]
+            row += [*texts, against(*texts)]
+            spreads += map(spread, values)
+        table.append([*row, f"{max(spreads):.0%}"])
+    return aligned(table)
 
 
-def report(rows, startup, params):
-    """The table, and what compares with a step of gpt2_kvcache.py."""
-    rows = [row for row in rows if row["products"]]
-    n_tokens, bandwidth = rows[0]["n_tokens"], max(max(row["bandwidth"]) for row in rows)
-    table = [["", *FILES, "", *FILES, ""], ["prompt", "ms a step", "ms a step", "ratio",
-                                            *[f"{n_tokens} tokens, s"] * 2, "spread"]]
-    names = ("the memory's limit", "its matrix products alone", "transformers, fastest variant",
-             "transformers, generate()")
-    against = [["time, where a step of gpt2_kvcache.py is 1"], *([name] for name in names)]
-    for row in rows:
-        without, cached = (steps(row[file]) for file in FILES)
-        totals = [[sum(run) for run in row[file]] for file in FILES]
-        table.append([f"{row['n_prompt']}", told(without, 1e3), told(cached, 1e3),
-                      ratio(without, cached), *map(told, totals),
-                      f"{max(map(spread, (without, cached, *totals))):.0%}"])
-        least = limit(params, row["n_prompt"] + n_tokens // 2, bandwidth)
-        others = ([least] * len(cached), row["products"], steps(row["transformers"]),
-                  steps(row["generate"]))
-        against[0].append(f"{row['n_prompt']}")
-        for line, other in zip(against[1:], others):
-            line.append(ratio(other, cached) if other else "-")
-    text = (f"{aligned(table)}\n\n{aligned(against)}\n\nstart-up and 40 tokens of the 1M model: "
-            + ", ".join(f"{file} {told(seconds)} s" for file, seconds in startup.items()))
-    if not rows[0]["variants"]:
-        text += "\ntransformers isn't installed (see requirements.txt), so it is left out"
+def program_table(seconds, names, title, of, scale, limits=None):
+    """A row for each program, a column for each prompt; of transformers the fastest loop's time."""
+    groups = {name: [name] for name in names if not name.startswith(peers.LOOP)}
+    if loops := [name for name in names if name.startswith(peers.LOOP)]:
+        groups["transformers, fastest loop"] = loops
+    cells = {"the memory's limit": [shown(scale * least) for least in limits]} if limits else {}
+    for group, members in groups.items():
+        cells[group] = []
+        for n in N_PROMPTS:
+            runs = [[of(run) for run in seconds[name, n]] for name in members if seconds[name, n]]
+            cells[group].append(told(min(runs, key=median, default=[]), scale))
+    table = [[title, *(f"{n} tokens" for n in N_PROMPTS)]]
+    for group, texts in sorted(cells.items(), key=lambda item: item[0] != CACHED):
+        ratios = [f" ({against(*pair)})" for pair in zip(texts, cells[CACHED])]
+        table.append([group, *(text + ratio * (group != CACHED and text != "-")
+                               for text, ratio in zip(texts, ratios))])
+    return aligned(table)
+
+
+def report(seconds, names, params, bandwidth, lines):
+    """The table of both files, and under it those of all programs."""
+    limits = [limit(params, n + N_TOKENS // 2, bandwidth) for n in N_PROMPTS]
+    programs = [name for name in names if name != PRODUCTS]
+    parts = [file_table(seconds),
+             program_table(seconds, names, "decode, ms a step", step, 1e3, limits),
+             program_table(seconds, programs, "prefill, ms", prefill, 1e3),
+             program_table(seconds, programs, f"prompt + {N_TOKENS} tokens, s", sum, 1),
+             "In brackets: divided by gpt2_kvcache.py's time. Every ratio is that of the figures "
+             "shown.", *lines]
+    text = "\n\n".join(parts)
     if "noisy" in text:
-        text += (f"\nTOO NOISY, where it says so: the rounds spread over more than {NOISY:.0%} of "
-                 "their median, so this means nothing. Try again on a quieter machine.")
+        text += (f"\n\nnoisy: the rounds spread over more than {NOISY:.0%} of their median, so the "
+                 "figure would mean nothing. Try again on a quieter machine.")
     return text
 
 
-def cpu():
-    path = Path("/proc/cpuinfo")
-    named = re.search(r"model name\s*:\s*(.*)", path.read_text()) if path.exists() else None
-    return named[1] if named else platform.processor() or platform.machine()
+def by_round(seconds):
+    """Everything that was measured, round by round."""
+    table = [["ms", "prompt", "median", "rounds"]]
+    measured = {key: runs for key, runs in sorted(seconds.items()) if runs}
+    for (name, n_prompt), runs in measured.items():
+        for what, of in ("first step", prefill), ("later steps", step):
+            values = [1e3 * of(run) for run in runs]
+            rounds = " ".join(shown(value) for value in values)
+            table.append([f"{name}: {what}", str(n_prompt), shown(median(values)), rounds])
+    return aligned(table)
 
 
-def machine():
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    versions = [f"{name} {sys.modules[name].__version__}"
-                for name in ("numpy", "torch", "transformers") if name in sys.modules]
-    return (f"{cpu()}, {os.cpu_count()} cores, {n_threads()} threads, {platform.system()}, Python "
-            f"{platform.python_version()}, {', '.join(versions)}, {blas['name']} {blas['version']}")
+def keep(title, text, seconds):
+    """Write the results file and the drawing."""
+    path = HERE / "results" / (re.sub(r"\W+", "-", title) + ".md")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"# {title}\n\n```\n{text}\n\n{by_round(seconds)}\n```\n", "utf-8")
+    (HERE / "benchmark.svg").write_text(draw(seconds), "utf-8")
 
 
-def details(rows, startup):
-    """The prefill against transformers, and everything that was measured, by round."""
-    found, prefill = [], [["prefill", "gpt2_kvcache.py, ms", "transformers, ms", "ratio",
-                           "fastest with the prompt", "and after it"]]
-    for row in rows:
-        if row["variants"]:
-            ours, theirs = (prefills(row[name]) for name in ("gpt2_kvcache.py", "transformers"))
-            prefill.append([f"{row['n_prompt']}", told(ours, 1e3), told(theirs, 1e3),
-                            ratio(theirs, ours), *map(" ".join, row["variants"])])
-        for name in (*FILES, "transformers", "generate"):
-            runs = row[name]
-            found += [(row, f"{name}: prefill, ms", [1e3 * prefill for prefill in prefills(runs)]),
-                      (row, f"{name}: step, ms", [1e3 * step for step in steps(runs)]),
-                      (row, f"{name}: {row['n_tokens']} tokens, s", [sum(run) for run in runs])]
-        found += [(row, "matrix products, ms", [1e3 * seconds for seconds in row["products"]]),
-                  (row, "bandwidth, GB/s", [bandwidth / 1e9 for bandwidth in row["bandwidth"]])]
-    found += [({"n_prompt": "-"}, f"{file}: whole command, s", startup[file]) for file in startup]
-    table = [[what, str(row["n_prompt"]), f"{median(values):,.2f}", f"{spread(values):.0%}",
-              *(f"{value:,.2f}" for value in values)] for row, what, values in found if values]
-    head = ["", "prompt", "median", "spread", *["round"] * (len(table[0]) - 4)]
-    cache = f"the cache: {cache_bytes(1, HPARAMS['n_layer'], HPARAMS['n_embd']):,} bytes a token"
-    return f"{aligned(prefill)}\n\n{cache}\n\n{aligned([head, *table])}"
+SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 480 300" width="720" role="img">
+<title>Milliseconds a token against tokens in context: one file climbs, the other stays flat</title>
+<style>
+svg {{ --page: #ffffff; --text: #1f2328; --soft: #59636e; --slow: #bc4c00; --fast: #0969da }}
+@media (prefers-color-scheme: dark) {{ svg {{ --page: #0d1117; --text: #f0f6fc; --soft: #9198a1;
+  --slow: #f0883e; --fast: #4493f8 }} }}
+text {{ font: 14px "Segoe UI", Helvetica, Arial, sans-serif; fill: var(--soft) }}
+.page {{ fill: var(--page) }} .grid {{ stroke: var(--soft); stroke-opacity: 0.3 }}
+.bold {{ font-weight: bold }} .end {{ text-anchor: end }} .middle {{ text-anchor: middle }}
+polyline {{ fill: none; stroke-width: 3 }}
+.slow {{ stroke: var(--slow) }} .fast {{ stroke: var(--fast) }}
+text.slow {{ fill: var(--slow); stroke: none }} text.fast {{ fill: var(--fast); stroke: none }}
+</style>
+<rect class="page" width="480" height="300" rx="6"/>
+<text x="60" y="24" class="bold">milliseconds a token</text>
+{body}
+<text x="265" y="276" class="middle">tokens in context</text>
+<text x="60" y="294" style="font-size: 12px">{machine}</text>
+</svg>
+"""
 
 
-def draw(rows):
+def draw(seconds):
     """SVG of milliseconds a step against tokens in context, in colours for light and dark pages."""
-    lines = {file: [(row["n_prompt"] + row["n_tokens"] // 2, 1e3 * median(steps(row[file])))
-                    for row in rows] for file in FILES}
-    every = [ms for line in lines.values() for _, ms in line]
-    low, high = math.floor(math.log10(min(every))), math.log10(max(every)) + 0.2
+    lines = {}
+    for file in FILES:
+        prompts = sorted(n for name, n in seconds if name == file)
+        lines[file] = [(n, 1e3 * median(step(run) for run in seconds[file, n])) for n in prompts]
+    top = 1.1 * max(ms for line in lines.values() for _, ms in line)
 
     def x(n):
-        return 48 + 352 * n / 1024
+        return round(60 + 400 * n / 1024, 1)
 
     def y(ms):
-        return round(240 - 205 * (math.log10(ms) - low) / (high - low), 1)
+        return round(238 - 200 * ms / top, 1)
 
-    svg = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 420 285" width="630" role="img">',
-           "<title>Milliseconds a token against tokens in context, for both files</title>",
-           "<style>text { font: 14px sans-serif; fill: #737b85; text-anchor: end } "
-           ".x { text-anchor: middle } path { fill: none; stroke: #737b8566 }</style>",
-           '<text x="248" y="18">milliseconds a token (log scale)</text>',
-           '<text x="224" y="280" class="x">tokens in context</text>',
-           *(f'<text x="{x(n)}" y="260" class="x">{n:,}</text>' for n in range(0, 1025, 256))]
-    for ms in (10**power for power in range(low, math.floor(high) + 1)):
-        svg += [f'<path d="M48 {y(ms)}H400"/>', f'<text x="42" y="{y(ms) + 5}">{ms:,g}</text>']
-    for (file, line), color in zip(lines.items(), ("#c8611a", "#2f7fd0")):
-        points, last = " ".join(f"{x(n):.1f} {y(ms)}" for n, ms in line), line[-1][1]
-        svg += [f'<path d="M{points}" style="stroke: {color}; stroke-width: 3"/>',
-                f'<text x="400" y="{y(last) - 10}" style="fill: {color}; font-weight: bold">'
-                f"{file}: {last:,.0f} ms</text>"]
-    return "\n".join([*svg, "</svg>\n"])
+    body = [f'<text x="{x(n)}" y="256" class="middle">{n:,}</text>' for n in range(0, 1025, 256)]
+    unit = 10 ** math.floor(math.log10(top))
+    unit = unit / 2 if top < 3 * unit else unit
+    for i in range(int(top / unit) + 1):
+        ms = i * unit
+        body.append(f'<path class="grid" d="M60 {y(ms)}H460"/>')
+        body.append(f'<text x="54" y="{y(ms) + 5}" class="end">{ms:,.0f}</text>')
+    for (file, line), css in zip(lines.items(), ("slow", "fast")):
+        points = " ".join(f"{x(n)},{y(ms)}" for n, ms in line)
+        n, ms = line[-1]
+        body.append(f'<polyline class="{css}" points="{points}"/>')
+        body.append(f'<text x="{x(n) - 8}" y="{y(ms) - 9}" class="bold end {css}">'
+                    f"{file}: {ms:,.0f} ms</text>")
+    said = f"{cpu()}, {n_threads()} threads, 124M model's shape, random weights"
+    return SVG.format(body="\n".join(body), machine=escape(said, False))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5, help="fewer than 5 are a trial, not kept")
-    rounds, params = parser.parse_args().rounds, random_params(**HPARAMS)
-    startup, rows = measure_startup(rounds), measure(params, HPARAMS, rounds=rounds)
-    text = (f"{machine()}\n124M, random weights; both files give the same ids and logits; medians, "
-            f"rounds: {rounds}{' (a trial)' * (rounds < 5)}\n\n{report(rows, startup, params)}")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="fewer than 3 are not kept")
+    parser.add_argument("--picogpt", nargs="+", default=[], metavar="DIR", help="checkouts of it")
+    args = parser.parse_args()
+
+    params, load_before = random_params(**HPARAMS), load_average()
+    others, picogpts, lines = peers.load(params, HPARAMS, args.picogpt)
+    contestants = ours(params, HPARAMS["n_head"]) | others
+    ids = np.random.default_rng(0).integers(HPARAMS["n_vocab"], size=HPARAMS["n_ctx"]).tolist()
+    for timed in contestants.values():
+        timed(ids[: N_PROMPTS[0]], 2)  # to warm up
+
+    bandwidth = best_bandwidth(params)
+    seconds = measure(contestants, ids, schedule(contestants, picogpts, args.rounds))
+    bandwidth = max(bandwidth, best_bandwidth(params))
+
+    head = [machine(), peers.versions(), forced_threads(), forced_kernel(),
+            f"124M model's shape, random weights; rounds: {args.rounds}; medians; load average "
+            f"{load_before} before, {load_average()} after; memory read at "
+            f"{bandwidth / 1e9:.0f} GB/s"]
+    text = "\n".join(line for line in head if line)
+    text += "\n\n" + report(seconds, contestants, params, bandwidth, lines)
     print(text)
-    if rounds >= 5:
-        title = f"{cpu()}, {time.strftime('%F')}"
-        path = HERE / "results" / (re.sub(r"\W+", "-", title) + ".md")
-        path.parent.mkdir(exist_ok=True)
-        while path.exists():
-            path = path.with_stem(f"{path.stem}-again")
-        path.write_text(f"# {title}\n\n```\n{text}\n\n{details(rows, startup)}\n```\n")
-        (HERE / "benchmark.svg").write_text(draw(rows))
+    if args.rounds >= ROUNDS and not forced_kernel():
+        keep(f"{cpu()}, {time.strftime('%F')}", text, seconds)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Draw race.svg: gpt2.py and gpt2_kvcache.py write the same text, each token when it was measured.
+"""Draw race.svg: both files write the same text, each token when it was measured; in 10 seconds.
 
-    python tests/bench/race.py
+    python tests/bench/draw_race.py
 
 Both continue PROMPT with models/1M, in turn, RUNS times each. A token appears when the call of
 gpt2() that computes it ends: the median of the runs, slowed down so that the slower file takes
 about SECONDS. After PAUSE seconds it begins again; it is still where reduced motion is asked for.
 """
+import argparse
 import datetime
 import os
 import sys
@@ -19,16 +20,17 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 N_THREADS = os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # 1M is too small to gain from more
 
 import numpy as np  # noqa: E402
-from benchmark import cpu, timed_generate  # noqa: E402
+from measuring import cpu, timed_generate  # noqa: E402
 
 import gpt2  # noqa: E402
 import gpt2_kvcache  # noqa: E402
 from utils import load_encoder_hparams_and_params  # noqa: E402
 
-PROMPT, N_TOKENS, RUNS = "The giant was so", 127, 15  # with so many tokens a sentence ends
+PROMPT, N_TOKENS, RUNS = "The giant was so", 42, 15
 SECONDS, PAUSE = 12, 3
-X, RIGHT, BAR, COLUMNS, LINE = 20, 380, 290, 46, 17  # SVG's units, but COLUMNS is in characters
-SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 {height}" width="480" role="img">
+TOP = 72  # of both panes
+X, PANE, BAR, COLUMNS, LINE = 14, 270, 140, 32, 17  # SVG's units, but COLUMNS is in characters
+SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 560 {height}" width="830" role="img">
 <title>{title}</title>
 <desc>{desc}</desc>
 <style>
@@ -46,7 +48,7 @@ text {{ font: 12.8px ui-monospace, Menlo, Consolas, monospace; fill: var(--text)
   tspan {{ animation: {cycle:.2f}s step-end infinite }} }}
 {rules}
 </style>
-<rect class="page" width="400" height="{height}" rx="6"/>
+<rect class="page" width="560" height="{height}" rx="6"/>
 {body}
 </svg>
 """
@@ -72,25 +74,27 @@ def wrap(pieces):
                if max(a, start) < min(b, at)]
 
 
-def pane(css, name, does, y, pieces, times, slowest, loop):
-    """The CSS rules of one file, its elements from y down, and where they end."""
+def pane(css, name, does, left, pieces, times, slowest, loop):
+    """The CSS rules of one file, its elements from left and TOP on, and where they end."""
     at = [f"{100 * second / loop:.3f}%" for second in [0, *times]]  # the prompt is there at once
     rules = [f"@keyframes {css}{i}{{0%{{fill-opacity:0}}{percent},to{{fill-opacity:1}}}}"
              for i, percent in enumerate(at)]
     rules.append(f"@keyframes {css}{{0%{{transform:scaleX(0)}}{at[-1]},to{{transform:scaleX(1)}}}}")
     rows = [[f'<tspan {"" if i else f"""class="bold {css}" """}style="animation-name:{css}{i}">'
              f"{escape(part, False)}</tspan>" for i, part in line] for line in wrap(pieces)]
-    end = y + 62 + LINE * len(rows)
+    end = TOP + 78 + LINE * len(rows)
+    x, y, right = left + 10, TOP, left + PANE - 10
     return rules, [
-        f'<rect class="pane" x="8" y="{y}" width="384" height="{end - y}" rx="6"/>',
-        f'<text class="bold {css}" x="{X}" y="{y + 22}">{name}</text>',
-        f'<text class="say end" x="{RIGHT}" y="{y + 22}">{does}</text>',
-        f'<rect class="track" x="{X}" y="{y + 33}" width="{BAR}" height="8"/>',
-        f'<g transform="translate({X} {y + 33})"><rect class="bar {css}" height="8" '
+        f'<rect class="pane" x="{left}" y="{y}" width="{PANE}" height="{end - y}" rx="6"/>',
+        f'<text class="bold {css}" x="{x}" y="{y + 20}">{name}</text>',
+        f'<text class="say" x="{x}" y="{y + 38}">{does}</text>',
+        f'<text class="say" x="{x}" y="{y + 58}">time</text>',
+        f'<rect class="track" x="{x + 34}" y="{y + 50}" width="{BAR}" height="8"/>',
+        f'<g transform="translate({x + 34} {y + 50})"><rect class="bar {css}" height="8" '
         f'width="{BAR * times[-1] / slowest:.1f}" style="animation-name:{css}"/></g>',
-        f'<text class="bold end {css}" x="{RIGHT}" y="{y + 42}">'
+        f'<text class="bold end {css}" x="{right}" y="{y + 58}">'
         f'<tspan style="animation-name:{css}{len(times)}">{1000 * times[-1]:.0f} ms</tspan></text>',
-        *(f'<text x="{X}" y="{y + 66 + LINE * n}">{"".join(row)}</text>'
+        *(f'<text x="{x}" y="{y + 82 + LINE * n}">{"".join(row)}</text>'
           for n, row in enumerate(rows))], end
 
 
@@ -98,18 +102,19 @@ def draw(pieces, n_prompt, slow, fast):
     """The SVG. pieces: the prompt and each new token, as text; slow, fast: the times of the new."""
     slower = round(SECONDS / slow[-1])
     scale = slow[-1], slow[-1] + PAUSE / slower
-    rules, top, y = pane("slow", "gpt2.py", "runs all of the text for each token", 60, pieces, slow,
+    rules, top, y = pane("slow", "gpt2.py", "runs all of the text for each token", 8, pieces, slow,
                          *scale)
-    more, low, y = pane("fast", "gpt2_kvcache.py", "runs only the newest token", y + 10, pieces,
-                        fast, *scale)
+    more, low, y = pane("fast", "gpt2_kvcache.py", "runs only the newest token", 282, pieces, fast,
+                        *scale)
     title = f"The same text, {slow[-1] / fast[-1]:.1f} times faster with a KV cache"
     shown = f"Shown {slower} times slower than measured"
-    said = [f"models/1M (1.1 million parameters), {n_prompt} tokens of prompt",
-            f"(bold), {len(slow)} new ones. Median of {RUNS} runs of each file.", cpu(),
-            f"{N_THREADS} BLAS thread{'s' * (N_THREADS != '1')}, NumPy {np.__version__}, "
-            f"{datetime.date.today():%d %B %Y}"]
+    small = "The 1M model and a short prompt: a larger model or a longer text gains far more."
+    said = [f"{n_prompt} tokens of prompt (bold), {len(slow)} new ones. Median of {RUNS} runs "
+            "of each file.", f"{cpu()}, {N_THREADS} thread{'s' * (N_THREADS != '1')}, NumPy "
+            f"{np.__version__}, {datetime.date.today():%d %B %Y}"]
     body = [f'<text class="say head bold" x="{X}" y="26">{title}</text>',
-            f'<text class="say" x="{X}" y="47">{shown}</text>', *top, *low,
+            f'<text class="say" x="{X}" y="44">{small}</text>',
+            f'<text class="say" x="{X}" y="61">{shown}</text>', *top, *low,
             *(f'<text class="say" x="{X}" y="{y + 24 + LINE * n}">{escape(line, False)}</text>'
               for n, line in enumerate(said))]
     desc = escape(f"{shown}. gpt2.py: {1000 * slow[-1]:.0f} ms, gpt2_kvcache.py: "
@@ -119,6 +124,7 @@ def draw(pieces, n_prompt, slow, fast):
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     encoder, hparams, params = load_encoder_hparams_and_params("1M", str(ROOT / "models"))
     prompt = encoder.encode(PROMPT)
     new, *times = race(prompt, params, hparams["n_head"])

@@ -5,9 +5,10 @@ import pytest
 
 import gpt2
 import gpt2_kvcache
-from utils import WEIGHTS, load_encoder_hparams_and_params
+from utils import load_encoder_hparams_and_params
 
 FOLDER = Path(__file__).parent.parent / "models/124M"
+WEIGHTS = ("model.safetensors", "model.ckpt.data-00000-of-00001")
 FASTGPT = (  # its README
     [36235, 39141, 18765, 1143, 326, 9061, 561, 530, 1110, 1716, 845, 3665, 11, 475, 772, 339, 714,
      407, 5967],

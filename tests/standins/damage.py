@@ -1,14 +1,10 @@
-"""Damage real model files at random: each must then load right or be refused by name.
-
-    python tests/fuzz.py --checkpoints 10000 --tokenizers 3000    # prints findings with their seed
-    python tests/fuzz.py --tokenizers 1 --seed 1234               # runs one of them again
+"""Damages real model files at random: each must then load right or be refused by name.
 
 Right is: shapes as in hparams, all float32, a tokenizer that gives back the text that it is given,
 with ids below n_vocab. Refused is: UserError or OSError that names the folder. All else is a
-finding, and so is taking longer than a second or 100 MB more than the file. Exits with 1 then.
+finding, and so is taking longer than a second or 100 MB more than the file, or a message
+of more than 300 characters beside the path. A text that needs a missing byte is refused as that.
 """
-import argparse
-import collections
 import json
 import random
 import re
@@ -20,13 +16,11 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+from checkpoints import TF_CHECKPOINT, by_name, pack, shapes, tiny_gpt2, write_model
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+from utils import UserError, load_encoder_hparams_and_params
 
-from checkpoints import TF_CHECKPOINT, by_name, pack, shapes, tiny_gpt2, write_model  # noqa: E402
-
-from utils import UserError, load_encoder_hparams_and_params  # noqa: E402
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 TEXT = "The wind in 12 tales,\n     'twas caf\u00e9\0 <|endoftext|>[PAD]<|im_start|>\u6f22"
 NUMBERS = [0, 1, -1, 2, 3, 7, 255, 258, 2**31, 2**32, 2**63, 2**64, 10**30]
@@ -41,7 +35,7 @@ def make_targets(parent: Path) -> dict[str, list[tuple[Path, str]]]:
     tiny = write_model(parent / "tiny")
     openai = Path(shutil.copytree(TF_CHECKPOINT, parent / "openai"))
     tokenizers = [(openai, "encoder.json"), (openai, "vocab.bpe")]
-    for saved in sorted((HERE / "fixtures" / "tokenizers").iterdir()):
+    for saved in sorted((FIXTURES / "tokenizers").iterdir()):
         folder = write_model(parent / saved.name, tiny_gpt2(n_vocab=340), vocab_size=340)
         (folder / "vocab.json").unlink()
         (folder / "merges.txt").unlink()
@@ -110,6 +104,15 @@ def damage(file: str, data: bytes, rng: random.Random) -> bytes:
     return data
 
 
+def judged(message: str, folder: str) -> str:
+    """'refused', or what is wrong with the message."""
+    if folder not in message and "no token for byte" not in message:
+        return f"refused, but not by name: {message}"
+    if len(message.replace(folder, "")) > 300:
+        return f"refused at length: {message}"
+    return "refused"
+
+
 def check(folder: Path, file: str) -> str:
     """'loaded', 'refused', or what is wrong. Runs in the main thread; tracemalloc sees memory."""
     allowed = tracemalloc.get_traced_memory()[0] + (folder / file).stat().st_size + 100e6
@@ -128,7 +131,7 @@ def check(folder: Path, file: str) -> str:
             return f"ids beyond n_vocab {hparams['n_vocab']}: {ids}"
         outcome = "loaded"
     except (UserError, OSError) as error:
-        outcome = "refused" if str(folder) in str(error) else f"refused, but not by name: {error!r}"
+        outcome = judged(str(error), str(folder))
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # out of time, or a panic of tiktoken's: these are no Exceptions
@@ -151,20 +154,3 @@ def fuzz(kind: str, seeds):
             yield seed, f"{folder.name}/{file}", check(folder, file)
             (folder / file).write_bytes(intact)
     tracemalloc.stop()
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    for option in ("--checkpoints", "--tokenizers", "--seed"):
-        parser.add_argument(option, type=int, default=0)
-    args, findings = parser.parse_args(), 0
-    for kind in ("checkpoints", "tokenizers"):
-        counts = collections.Counter()
-        for seed, file, outcome in fuzz(kind, range(args.seed, args.seed + getattr(args, kind))):
-            if outcome not in ("loaded", "refused"):
-                print(f"{kind}, seed {seed}: {file}: {outcome}", flush=True)
-                outcome = "findings"
-            counts[outcome] += 1
-        print(f"{kind}: {dict(counts)}")
-        findings += counts["findings"]
-    sys.exit(findings > 0)

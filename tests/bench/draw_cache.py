@@ -1,7 +1,8 @@
-"""Draw cache.svg: what attention computes in the first steps, without and with a KV cache.
+"""Draw cache.svg: what attention computes in the first steps, without and with a cache; a second.
 
-    python tests/bench/cache_drawing.py
+    python tests/bench/draw_cache.py
 """
+import argparse
 import sys
 from html import escape
 from pathlib import Path
@@ -12,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 import gpt2_kvcache  # noqa: E402
 from utils import load_encoder_hparams_and_params  # noqa: E402
 
-PROMPT, N_STEPS, SIDE = "Once upon a time", 3, 18  # SIDE: from one cell to the next
+PROMPT, N_STEPS, SIDE = "The wolf said", 3, 18  # SIDE: from one cell to the next
 LEGEND = [("new", "computed in this step"), ("kept", "read from the cache"),
           ("new masked", "computed, then masked"), ("past", "not needed any more")]
 SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 {height}" width="480" role="img">
@@ -62,20 +63,21 @@ def square(words, n_new, x, y):
 def draw(words, n_prompt):
     """The SVG. words: all tokens, as text; the first n_prompt of them are the prompt."""
     body, y = [text("One head of one layer; the others do the same", 12, 24, "bold"),
-               text("gpt2.py, without a cache", 12, 50, "bold"),
-               text("gpt2_kvcache.py, with a cache", 202, 50, "bold")], 80
+               text("gpt2.py, without a cache", 12, 102, "bold"),
+               text("gpt2_kvcache.py, with a cache", 202, 102, "bold")], 132
+    for i, (css, said) in enumerate(LEGEND):
+        x, down = 12 + 196 * (i % 2), 50 + 22 * (i // 2)
+        body += [cell(css, x, down - 12), text(said, x + 24, down + 1)]
     for step, n in enumerate(range(n_prompt, len(words)), 1):
         body.append(text(f"Step {step}: the next token will be \u201c{words[n]}\u201d", 12, y))
         for x, n_new in (4, n), (200, n if step == 1 else 1):
             body += square(words[:n], n_new, x, y + 46)
         y += SIDE * n + 152
-    for i, (css, said) in enumerate(LEGEND):
-        x, down = 12 + 196 * (i % 2), y + 24 * (i // 2)
-        body += [cell(css, x, down - 8), text(said, x + 24, down + 5)]
-    return SVG.format(height=y + 44, body="\n".join(body))
+    return SVG.format(height=y - 26, body="\n".join(body))
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     encoder, hparams, params = load_encoder_hparams_and_params("1M", str(ROOT / "models"))
     prompt = encoder.encode(PROMPT)
     ids = prompt + gpt2_kvcache.generate(prompt, params, hparams["n_head"], N_STEPS)

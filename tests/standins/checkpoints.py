@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-TF_CHECKPOINT = Path(__file__).parent / "fixtures" / "tf-checkpoint"
-HPARAMS = {"n_vocab": 280, "n_ctx": 16, "n_embd": 8, "n_head": 2, "n_layer": 2}
+TF_CHECKPOINT = Path(__file__).parents[1] / "fixtures" / "tf-checkpoint"
+HPARAMS = {"n_vocab": 280, "n_ctx": 16, "n_embd": 8, "n_head": 2, "n_layer": 3}  # d_head is 4
 ON_THE_HUB = {"blocks": "h", "w": "weight", "g": "weight", "b": "bias",
               "wte": "wte.weight", "wpe": "wpe.weight"}
 
@@ -55,9 +55,9 @@ def write_safetensors(path: Path, tensors):
 
 
 def write_config(path: Path, **changes):
-    """What transformers writes; a change to ... takes the key out."""
+    """What transformers writes, for HPARAMS; a change to ... takes the key out."""
     config = {"model_type": "gpt2", "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
-              "vocab_size": 280, "n_positions": 16, "n_embd": 8, "n_head": 2, "n_layer": 2}
+              "vocab_size": 280, "n_positions": 16, "n_embd": 8, "n_head": 2, "n_layer": 3}
     path.write_text(json.dumps({k: v for k, v in (config | changes).items() if v is not ...}))
 
 
