@@ -255,7 +255,7 @@ def find_files(model_size, folder):
         return folder / "config.json", folder, folder / SAFETENSORS
     if (folder / TF_DATA).exists():
         return folder / "hparams.json", folder, folder / TF_DATA
-    raise UserError(what_is_there(folder))
+    raise UserError(why_no_model(folder))
 
 
 def find(places, *names):
@@ -266,11 +266,11 @@ def find(places, *names):
     return None
 
 
-def what_is_there(folder):
+def why_no_model(folder):
     """Why no model was found in folder, in one line."""
     if not folder.is_dir():
-        models = sorted(path.parent.name for path in folder.parent.glob(f"*/{SAFETENSORS}"))
-        there = ", ".join(models) or "none"
+        weights = [*folder.parent.glob(f"*/{SAFETENSORS}"), *folder.parent.glob(f"*/{TF_DATA}")]
+        there = ", ".join(sorted(path.parent.name for path in weights)) or "none"
         return (f"no model {folder.name} in {folder.parent}, which has {there}; "
                 f"{', '.join(PUBLISHED)} are downloaded when they are asked for")
 
@@ -278,7 +278,7 @@ def what_is_there(folder):
     for path in sorted(folder.glob("[!.]*")):
         names.append(path.name if path.exists() else f"{path.name} (a broken link)")
     has = f"; it has {', '.join(names)}" if names else ""
-    return f"{folder} has neither {SAFETENSORS}, whole, nor {TF_DATA}{has:.200}"
+    return f"{folder} has neither {SAFETENSORS} in one piece nor {TF_DATA}{has:.200}"
 
 
 def keep_freed_memory():
@@ -636,7 +636,7 @@ def save(response, part, begin):
 
 
 def first_cause(error):
-    """What went wrong at first, in brief: requests and urllib3 wrap an error several times."""
+    """What went wrong in the first place: requests and urllib3 wrap an error several times."""
     while error.__context__:
         error = error.__context__
     said = re.sub(r"\S*@", "", str(error)) or type(error).__name__  # no user and password

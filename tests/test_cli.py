@@ -243,7 +243,7 @@ def test_folder_without_weights_says_in_brief_what_it_has(tmp_path):
         (folder / f"pytorch_model-{i}-of-29.bin").touch()
     with pytest.raises(utils.UserError, match="; it has pytorch_model-1-of-29.bin, ") as raised:
         gpt2.main("hi", model_size="mine", models_dir=tmp_path)
-    assert str(raised.value).startswith(f"{folder} has neither model.safetensors, whole, nor ")
+    assert str(raised.value).startswith(f"{folder} has neither model.safetensors in one piece nor ")
     assert len(str(raised.value)) < len(str(folder)) + 300
 
 

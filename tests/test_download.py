@@ -244,7 +244,7 @@ def test_a_hub_that_falls_silent_is_told(hub, models_dir, monkeypatch):
     ("http://nowhere.invalid/?key=secret", r"http://nowhere.invalid/: \[Errno -?\d+\] [^()<>]*\."),
     ("http://me:secret@[::1", "from http://\\[::1/"),
     ("http://me:secret@127.0.0.1:99999", "from http://127.0.0.1:99999/"),
-    ("http://me:secret@no..host", "from http://no..host/.*label empty or too long"),
+    ("http://me:secret@no..host", "from http://no..host/.*label empty"),
     ("me:secret@127.0.0.1?key=secret", "^HF_ENDPOINT lacks http:// or https:// before 127.0.0.1$")])
 def test_wrong_address_is_told_without_its_secrets(models_dir, monkeypatch, endpoint, words):
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
