@@ -198,7 +198,7 @@ def read_json_if_there(path):
 
 def refuse(path, key, value):
     """Refuse a setting that asks for other ids than GPT-2's."""
-    raise UserError(f"{path}: {key} is {brief(value)}, which is not supported")
+    raise UserError(f"{path}: {key:.80} is {brief(value)}, which is not supported")
 
 
 def check_settings(path, settings, harmless):

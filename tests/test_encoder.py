@@ -247,6 +247,12 @@ def test_setting_that_nobody_thought_of_is_refused(tmp_path, setting):
         Encoder(letters(tmp_path, tokenizer_config={setting: True}))
 
 
+def test_refusal_of_a_long_setting_is_short(tmp_path):
+    with pytest.raises(UserError) as raised:
+        Encoder(letters(tmp_path, tokenizer_config={"long" * 9999: "long" * 9999}))
+    assert len(str(raised.value).replace(str(tmp_path), "")) < 300
+
+
 @pytest.mark.parametrize("step", [
     None, {"type": "ByteLevel"}, {"type": "Sequence", "processors": [{"type": "ByteLevel"}]},
     {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A"}}]}])

@@ -248,7 +248,7 @@ text.slow {{ fill: var(--slow); stroke: none }} text.fast {{ fill: var(--fast); 
 <text x="60" y="24" class="bold">milliseconds a token</text>
 {body}
 <text x="265" y="276" class="middle">tokens in context</text>
-<text x="60" y="294" style="font-size: 12px">{machine}</text>
+<text x="460" y="294" class="end" style="font-size: 12px">{machine}</text>
 </svg>
 """
 
@@ -280,7 +280,7 @@ def draw(seconds):
         body.append(f'<polyline class="{css}" points="{points}"/>')
         body.append(f'<text x="{x(n) - 8}" y="{y(ms) - 9}" class="bold end {css}">'
                     f"{file}: {ms:,.0f} ms</text>")
-    said = f"{cpu()}, {n_threads()} threads, 124M model's shape, random weights"
+    said = f"{cpu()}, {n_threads()} threads; 124M model's shape"
     return SVG.format(body="\n".join(body), machine=escape(said, False))
 
 
