@@ -14,7 +14,8 @@ import pytest
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported
 
 TESTS = Path(__file__).parent
-sys.path[:0] = [str(folder) for folder in (TESTS.parent, TESTS / "standins", TESTS / "bench")]
+FOLDERS = [TESTS.parent, TESTS / "standins", TESTS / "benchmark", TESTS / "lesson"]
+sys.path[:0] = [str(folder) for folder in FOLDERS]
 
 from checkpoints import tiny_gpt2, write_model  # noqa: E402
 

@@ -16,7 +16,7 @@ import weights
 
 import gpt2_kvcache
 
-BENCH = Path(__file__).parent / "bench"
+BENCH = Path(__file__).parent / "lesson"
 MHA = gpt2_kvcache.mha
 PICOGPT = """
 import numpy as np

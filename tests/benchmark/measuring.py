@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -13,8 +14,8 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-import gpt2  # noqa: E402
-import gpt2_kvcache  # noqa: E402
+import gpt2
+import gpt2_kvcache
 
 FILES = {"gpt2.py": gpt2, "gpt2_kvcache.py": gpt2_kvcache}
 ROUNDING = 1e-4  # of the largest logit: sums that are added up in another order differ by far less
@@ -23,27 +24,27 @@ THREAD_NAMES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREA
                 "OMP_NUM_THREADS")
 
 
-def silent(steps, *_, **__):
-    """What takes tqdm's place: no bar."""
-    return steps
+class Run(NamedTuple):
+    """What one call of generate() gave."""
+
+    ids: list[int]  # the new ones
+    logits: list | None  # behind each of them, float32 [n_vocab]; None where they aren't known
+    seconds: list[float]  # that each of them took; the first ran the whole prompt
 
 
-def timed_generate(module, ids, params, n_head, n_tokens, bar=silent):
-    """The ids that module.generate adds, the logits behind each, and the seconds each one took.
+def timed_generate(module, ids, params, n_head, n_tokens):
+    """The Run of a model file's generate(): a step lasts from one id to the next."""
+    forward, logits, new, ends = module.gpt2, [], [], [time.perf_counter()]
 
-    The first step runs the whole prompt. A step lasts from one step's logits to the next one's.
-    """
-    forward, logits, ends = module.gpt2, [], []
-
-    def clocked(*args, **kwargs):
+    def recorded(*args, **kwargs):
         logits.append(forward(*args, **kwargs))
-        ends.append(time.perf_counter())
         return logits[-1]
 
-    with mock.patch.multiple(module, gpt2=clocked, tqdm=bar):
-        start = time.perf_counter()
-        new = module.generate(ids, params, n_head, n_tokens)
-    return new, logits, np.diff([start, *ends]).tolist()
+    with mock.patch.object(module, "gpt2", recorded):
+        for i in module.generate(ids, params, n_head, n_tokens):
+            ends.append(time.perf_counter())
+            new.append(i)
+    return Run(new, logits, np.diff(ends).tolist())
 
 
 def cpu():

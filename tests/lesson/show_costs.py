@@ -1,6 +1,6 @@
 """Print what the four models and their caches cost in float32, at once.
 
-    python tests/bench/show_costs.py
+    python tests/lesson/show_costs.py
 
 The multiply-adds are those of a step at 1,024 tokens of context, without and with a cache.
 """

@@ -1,6 +1,6 @@
 """Print what a step takes in gpt2.py, in gpt2_kvcache.py and in other programs: 12 minutes.
 
-    env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE python tests/bench/benchmark.py --picogpt DIR DIR
+    python tests/benchmark/benchmark.py [--picogpt DIR DIR]
 
 Use a machine that does nothing else meanwhile. The weights have the 124M model's shape but are
 random, so nothing is downloaded. What isn't installed is left out (see README.md beside this file).
@@ -32,7 +32,6 @@ from measuring import (
     shown,
     timed_generate,
 )
-from show_costs import cache_bytes
 from tqdm import tqdm
 from weights import HPARAMS, by_name, random_params
 
@@ -53,7 +52,7 @@ def limit(params, n_context, bandwidth):
     """The least that a cached step takes: all weights, of wpe one row, and the cache are read."""
     n_layer, n_embd = len(params["blocks"]), params["wte"].shape[1]
     weights = sum(array.nbytes for array in by_name(params).values()) - params["wpe"][1:].nbytes
-    return (weights + cache_bytes(n_context, n_layer, n_embd)) / bandwidth
+    return (weights + 2 * n_layer * n_embd * 4 * n_context) / bandwidth
 
 
 def passes(matrices, n):

@@ -1,6 +1,6 @@
 """Draw race.svg: both files write the same text, each token when it was measured; in 10 seconds.
 
-    python tests/bench/draw_race.py
+    python tests/lesson/draw_race.py
 
 Both continue PROMPT with models/1M, in turn, RUNS times each. A token appears when the call of
 gpt2() that computes it ends: the median of the runs, slowed down so that the slower file takes
@@ -16,15 +16,15 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(HERE)]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/benchmark")]
 N_THREADS = os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # 1M is too small to gain from more
 
-import numpy as np  # noqa: E402
-from measuring import cpu, timed_generate  # noqa: E402
+import numpy as np
+from measuring import cpu, timed_generate
 
-import gpt2  # noqa: E402
-import gpt2_kvcache  # noqa: E402
-from utils import load_encoder_hparams_and_params  # noqa: E402
+import gpt2
+import gpt2_kvcache
+from utils import load_encoder_hparams_and_params
 
 PROMPT, N_TOKENS, RUNS = "The giant was so", 42, 15
 SECONDS, PAUSE = 12, 3
@@ -58,10 +58,10 @@ def race(ids, params, n_head):
     """The ids that continue ids, and when each was there in gpt2.py and in gpt2_kvcache.py."""
     runs = [timed_generate(module, ids, params, n_head, N_TOKENS)
             for module in [gpt2, gpt2_kvcache] * (RUNS + 1)]  # the first of each warms up
-    if any(run[0] != runs[0][0] for run in runs):
+    if any(run.ids != runs[0].ids for run in runs):
         raise ValueError("the two files do not continue the prompt with the same ids every time")
-    times = [np.cumsum(run[-1]) for run in runs]  # seconds since the start
-    return runs[0][0], np.median(times[2::2], axis=0), np.median(times[3::2], axis=0)
+    times = [np.cumsum(run.seconds) for run in runs]  # seconds since the start
+    return runs[0].ids, np.median(times[2::2], axis=0), np.median(times[3::2], axis=0)
 
 
 def wrap(pieces):

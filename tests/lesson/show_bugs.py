@@ -1,6 +1,6 @@
 """Print what five classic bugs of KV caches do to the output of the 1M model, in two seconds.
 
-    python tests/bench/show_bugs.py
+    python tests/lesson/show_bugs.py
 
 Each bug is planted in a copy of gpt2_kvcache.py by a change of its text.
 """
@@ -12,7 +12,7 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from utils import load_encoder_hparams_and_params  # noqa: E402
+from utils import load_encoder_hparams_and_params
 
 PROMPT = "Far away in the land where"
 N_TOKENS = 8
@@ -54,7 +54,7 @@ def run(source, ids, params, n_head, n_first=0):
         return logits[-1]
 
     module["gpt2"] = recorded
-    return module["generate"](ids, params, n_head, N_TOKENS), np.array(logits)
+    return list(module["generate"](ids, params, n_head, N_TOKENS)), np.array(logits)
 
 
 def first_difference(ids, others):

@@ -6,7 +6,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from utils import by_columns, keep_freed_memory  # noqa: E402
+from utils import by_columns, keep_freed_memory
 
 HPARAMS = {"n_vocab": 50257, "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12}  # 124M
 ON_THE_HUB = {"blocks": "h", "wte": "wte.weight", "wpe": "wpe.weight", "w": "weight",

@@ -1,6 +1,6 @@
 """Draw cache.svg: what attention computes in the first steps, without and with a cache; a second.
 
-    python tests/bench/draw_cache.py
+    python tests/lesson/draw_cache.py
 """
 import argparse
 import sys
@@ -10,8 +10,8 @@ from pathlib import Path
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-import gpt2_kvcache  # noqa: E402
-from utils import load_encoder_hparams_and_params  # noqa: E402
+import gpt2_kvcache
+from utils import load_encoder_hparams_and_params
 
 PROMPT, N_STEPS, SIDE = "The wolf said", 3, 18  # SIDE: from one cell to the next
 LEGEND = [("new", "computed in this step"), ("kept", "read from the cache"),
@@ -80,6 +80,6 @@ if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     encoder, hparams, params = load_encoder_hparams_and_params("1M", str(ROOT / "models"))
     prompt = encoder.encode(PROMPT)
-    ids = prompt + gpt2_kvcache.generate(prompt, params, hparams["n_head"], N_STEPS)
+    ids = prompt + list(gpt2_kvcache.generate(prompt, params, hparams["n_head"], N_STEPS))
     picture = draw([encoder.decode([i]).strip() for i in ids], len(prompt))
     (HERE / "cache.svg").write_text(picture, "utf-8")

@@ -1,6 +1,6 @@
 """Print the shapes in attention, without and with a cache, and a causal mask, in a second.
 
-    python tests/bench/show_shapes.py
+    python tests/lesson/show_shapes.py
 """
 import sys
 from pathlib import Path
@@ -10,9 +10,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import gpt2  # noqa: E402
-import gpt2_kvcache  # noqa: E402
-from utils import load_encoder_hparams_and_params  # noqa: E402
+import gpt2
+import gpt2_kvcache
+from utils import load_encoder_hparams_and_params
 
 PROMPT = "Once upon a time there"
 N_STEPS = 3
@@ -37,7 +37,7 @@ def shapes_of_steps(module, ids, params, hparams):
     """For each step the shapes in the first layer, in the order of AXES."""
     attention = recorded(module, "attention")
     softmax = recorded(module, "softmax")
-    module.generate(ids, params, hparams["n_head"], N_STEPS)
+    list(module.generate(ids, params, hparams["n_head"], N_STEPS))
 
     steps = []
     for i in range(0, len(attention), hparams["n_layer"]):

@@ -1,6 +1,6 @@
 """Print a prompt's continuation, the speed of both files, and whether they agree; in 1M: seconds.
 
-    python tests/bench/compare.py "The next morning the" --model_size 1M --n_tokens_to_generate 400
+    python tests/lesson/compare.py "The next morning the" --model_size 1M --n_tokens_to_generate 400
 
 400 tokens of 1M take about 5 seconds, 40 tokens of 124M as well, and --n_random 100 some more. The
 status is 1 if the files do not agree.
@@ -9,8 +9,11 @@ import os
 import subprocess
 import sys
 import textwrap
-from functools import partial
+from pathlib import Path
 from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/benchmark")]
 
 import numpy as np
 from measuring import (
@@ -24,14 +27,13 @@ from measuring import (
     n_threads,
     ratio,
     shown,
-    silent,
     threads_said,
     timed_generate,
 )
 from tqdm import tqdm
 from weights import n_parameters
 
-from utils import UserError, load_encoder_hparams_and_params, run
+from utils import UserError, load_encoder_hparams_and_params, parse, plain_endings
 
 SMALL = 10e6  # parameters; with less than that, threads wait for each other more than they compute
 N_AFTER = 3  # tokens to generate after each random prompt
@@ -56,12 +58,11 @@ class Agreement(NamedTuple):
         return [i + 1 for i in range(len(within)) if not within[i]]
 
 
-def generate_by_both(ids, params, n_head, n_tokens, show_bars=False):
+def generate_by_both(ids, params, n_head, n_tokens):
     """{file: what timed_generate returns}, the faster file first."""
     runs = {}
     for file in reversed(FILES):
-        bar = partial(labelled_bar, file) if show_bars else silent
-        runs[file] = timed_generate(FILES[file], ids, params, n_head, n_tokens, bar)
+        runs[file] = timed_generate(FILES[file], ids, params, n_head, n_tokens)
     return runs
 
 
@@ -69,11 +70,6 @@ def warm_up(ids, params, n_head):
     """What happens only once in a process: memory is asked for, and tqdm makes a lock (5 ms)."""
     generate_by_both(ids, params, n_head, 1)
     tqdm(disable=True)
-
-
-def labelled_bar(file, steps, *_, **options):
-    """tqdm's bar, which names the file. tqdm leaves it out where stderr is not a terminal."""
-    return tqdm(steps, f"{file:15}", ncols=WIDTH, **options)
 
 
 def gap(logits):
@@ -208,7 +204,7 @@ def compare(prompt, encoder, hparams, params, n_tokens, n_random):
     """All that is printed, and whether the files agree."""
     ids, n_head = encoder.encode(prompt) or encoder.start, hparams["n_head"]
     warm_up(ids, params, n_head)
-    runs = generate_by_both(ids, params, n_head, n_tokens, show_bars=True)
+    runs = generate_by_both(ids, params, n_head, n_tokens)
     columns = {"this text": [agreement("this text", runs)]}
     if n_random:
         columns[f"{n_random} random prompts"] = random_agreements(params, hparams, n_random)
@@ -236,11 +232,10 @@ def main(prompt, *, n_tokens_to_generate=40, model_size="124M", models_dir=None,
     if n_parameters(params) < SMALL and not threads_said():
         run_again_on_one_thread(prompt)
     text, agree = compare(prompt, encoder, hparams, params, n_tokens_to_generate, int(n_random))
-    if not agree:
-        print(text, flush=True)
-        sys.exit(1)
-    return text
+    print(text, flush=True)
+    sys.exit(not agree)
 
 
 if __name__ == "__main__":
-    run(main)
+    with plain_endings():
+        main(**parse(main, sys.argv[1:]))
