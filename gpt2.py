@@ -1,8 +1,16 @@
 """GPT-2 in plain NumPy: gpt2.py without a KV cache, gpt2_kvcache.py with one. Diff them.
 
+A KV cache keeps the keys and values of all tokens so far, for every layer, so that only the newest
+token has to run. It is one array: made in generate(), written and read in mha(), and in
+gpt2_kvcache.py alone. gpt2.py runs the whole text again for each new token.
+
 Model: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". Its weights have
 OpenAI's names: wte and wpe are the token and position embeddings, one row each; c_attn, c_fc and
-c_proj are linear layers with a matrix w and a bias b; ln_1, ln_2 and ln_f are layer norms.
+c_proj are linear layers with a matrix w and a bias b; ln_1, ln_2 and ln_f are layer norms with a
+gain g and a bias b. They lie in nested dicts, and ** hands a dict's entries on as arguments:
+
+    params["blocks"][0]["attn"]["c_attn"] = {"w": ..., "b": ...}
+    linear(x, **c_attn)  # is linear(x, w=..., b=...)
 
 In shapes, n_seq counts the tokens that run, n_embd is the width of a token's row, and d_head =
 n_embd / n_head the width of one attention head. Every array is float32. Scalars are Python's own,
@@ -11,24 +19,30 @@ because NumPy's are float64 (np.sqrt(2), for one) and would turn the arrays into
 from utils import check_inputs, load_encoder_hparams_and_params, run
 
 import numpy as np
-from tqdm import tqdm
 
 
 def gelu(x):
-    """GPT-2's activation: near 0 for negative x, near x for positive (arXiv:1606.08415)."""
+    """GPT-2's activation: near 0 for negative x, near x for positive (arXiv:1606.08415).
+
+    The exact gelu has no short formula. This is its approximation by tanh, and 0.044715 is the
+    number with which that comes closest.
+    """
     inner = (2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)  # NumPy is far slower with x**3
     return 0.5 * x * (1 + np.tanh(inner))
 
 
 def softmax(x):
-    """Turns each row of scores into shares: positive, and 1 in all. A larger score gets more."""
+    """Turns each row of scores into shares that sum to 1. A larger score gets a larger share."""
     exp_x = np.exp(x - x.max(axis=-1, keepdims=True))  # minus the largest: exp cannot overflow
     exp_x /= exp_x.sum(axis=-1, keepdims=True)
     return exp_x
 
 
 def layer_norm(x, g, b, eps=1e-5):
-    """Brings each row to mean 0 and variance 1, then times g, plus b (arXiv:1607.06450)."""
+    """Brings each row to mean 0 and variance 1, then times g, plus b (arXiv:1607.06450).
+
+    So what reads a row finds numbers of the same size in every layer, however much was added to it.
+    """
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
     return centred / np.sqrt(variance + eps) * g + b
@@ -49,18 +63,10 @@ def ffn(x, c_fc, c_proj):
 def attention(q, k, v):
     """Causal scaled dot-product attention, all heads at once (arXiv:1706.03762, section 3.2.1).
 
-    k and v [n_head, n_k, d_head] are the keys and values of n_k tokens, q [n_head, n_q, d_head]
-    the queries of the last n_q of these -> [n_head, n_q, d_head]
+    k and v [n_head, n_k, d_head] are the keys and values of n_k tokens. q [n_head, n_q, d_head]
+    are the queries of the last n_q of these: query i is token n_k - n_q + i's. -> q's shape
     """
     n_q, d_head = q.shape[1:]
-
-    # Only for speed; skip it at first reading. Many queries are done in two halves by this same
-    # function: the first half needs no keys of the second, so less is computed and masked.
-    if n_q > 128:
-        h = n_q // 2
-        first = attention(q[:, :-h], k[:, :-h], v[:, :-h])
-        second = attention(q[:, -h:], k, v)
-        return np.concatenate([first, second], axis=1)
 
     # Each query times each key. Longer vectors give larger sums, so divide by sqrt(d_head).
     scores = (q / d_head**0.5) @ k.transpose(0, 2, 1)  # -> [n_head, n_q, n_k]
@@ -70,6 +76,21 @@ def attention(q, k, v):
     scores[:, :, -n_q:] += mask
 
     return softmax(scores) @ v  # [n_head, n_q, n_k] @ [n_head, n_k, d_head]
+
+
+def attention_in_halves(q, k, v):
+    """The same as attention, only faster for many queries. Skip it at first reading.
+
+    The first half of the queries sees no key of the second half, so these are left out.
+    """
+    n_q = q.shape[1]
+    if n_q <= 128:
+        return attention(q, k, v)
+
+    h = n_q // 2
+    first = attention_in_halves(q[:, :-h], k[:, :-h], v[:, :-h])
+    second = attention_in_halves(q[:, -h:], k, v)
+    return np.concatenate([first, second], axis=1)
 
 
 def mha(x, c_attn, c_proj, n_head):
@@ -84,7 +105,8 @@ def mha(x, c_attn, c_proj, n_head):
     qkv = qkv.reshape(n_seq, 3, n_head, n_embd // n_head)  # -> [n_seq, 3, n_head, d_head]
     q, k, v = qkv.transpose(1, 2, 0, 3)  # -> three of [n_head, n_seq, d_head]
 
-    heads = attention(q, k, v)  # -> [n_head, n_seq, d_head]
+    # The same as attention(q, k, v), only faster.
+    heads = attention_in_halves(q, k, v)  # -> [n_head, n_seq, d_head]
 
     # The heads are put side by side again, and c_proj mixes them.
     heads = heads.transpose(1, 0, 2).reshape(n_seq, n_embd)  # -> [n_seq, n_embd]
@@ -94,7 +116,8 @@ def mha(x, c_attn, c_proj, n_head):
 def transformer_block(x, attn, mlp, ln_1, ln_2, n_head):
     """One layer: [n_seq, n_embd] -> [n_seq, n_embd]
 
-    Attention, then the feed-forward network. What each of them finds is added to x.
+    Attention, then the feed-forward network. x is the residual stream, which runs through all
+    layers: each part reads it by way of a layer norm, and adds to it what it finds.
     """
     normed = layer_norm(x, **ln_1)
     x = x + mha(normed, **attn, n_head=n_head)
@@ -106,8 +129,10 @@ def transformer_block(x, attn, mlp, ln_1, ln_2, n_head):
 def gpt2(inputs, wte, wpe, blocks, ln_f, n_head):
     """Token ids [n_seq] -> float32 logits [n_vocab], a score for each token that may come next.
 
-    An id or a position for which there is no row is an IndexError.
+    An id or a position for which there is no row is an IndexError, no id at all a ValueError.
     """
+    if len(inputs) == 0:
+        raise ValueError("inputs is empty: the model needs at least one token id")
     if min(inputs) < 0:  # NumPy would count it from the end
         raise IndexError(f"{min(inputs)} is not a token id")
 
@@ -119,38 +144,42 @@ def gpt2(inputs, wte, wpe, blocks, ln_f, n_head):
     for block in blocks:
         x = transformer_block(x, **block, n_head=n_head)
 
-    # The last token's row says what comes next. wte is used once more: its rows that are most like
-    # that one have the largest logits.
+    # The last token's row says what comes next. It is multiplied by each token's row of wte, which
+    # gives that token's logit.
     x = layer_norm(x[-1], **ln_f)  # [n_seq, n_embd] -> [n_embd]
     return x @ wte.T  # [n_embd] @ [n_embd, n_vocab] -> [n_vocab]
 
 
 def generate(inputs, params, n_head, n_tokens_to_generate):
-    """The ids that continue inputs, each the likeliest (greedy). ValueError if these don't fit."""
+    """Yields the ids that continue inputs, each the likeliest (greedy), once it is chosen.
+
+    ValueError, when the first is asked for, if inputs and n_tokens_to_generate do not fit.
+    """
     check_inputs(inputs, n_tokens_to_generate, n_vocab=len(params["wte"]), n_ctx=len(params["wpe"]))
     ids = list(inputs)
 
-    for _ in tqdm(range(n_tokens_to_generate), "generating", unit=" tokens", disable=None):
+    for _ in range(n_tokens_to_generate):
         logits = gpt2(ids, **params, n_head=n_head)
         ids.append(int(np.argmax(logits)))
-
-    return ids[len(inputs) :]
+        yield ids[-1]
 
 
 def main(prompt, *, n_tokens_to_generate=40, model_size="124M", models_dir=None):
     """Continue a prompt with GPT-2, each new token being the likeliest one (greedy decoding).
 
+    From Python, this is an iterator over pieces of text, which come as they are chosen.
+
     Args:
         prompt: The text to continue, in quotes, or - to read it from standard input.
             If it is empty, a new document begins.
-        n_tokens_to_generate: How many tokens to add.
+        n_tokens_to_generate: How many tokens to add at most; a text may end before.
         model_size: A folder in models_dir. 1M is there; 124M, 355M, 774M, 1558M are downloaded.
         models_dir: The folder that holds the models; if not given, models/ beside this file.
     """
     encoder, hparams, params = load_encoder_hparams_and_params(model_size, models_dir)
     input_ids = encoder.encode(prompt) or encoder.start
     output_ids = generate(input_ids, params, hparams["n_head"], n_tokens_to_generate)
-    return encoder.decode(output_ids)
+    return encoder.decode_stream(output_ids)
 
 
 if __name__ == "__main__":

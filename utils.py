@@ -1,32 +1,16 @@
 """What surrounds the model: the command line, checkpoint files, downloads."""
-import os
-import signal
-import sys
-
-if sys.version_info < (3, 11):
-    sys.exit("Python 3.11 or newer is needed")
-
-
-def is_run_as_program():
-    """Whether gpt2.py or gpt2_kvcache.py is run, not imported."""
-    program = getattr(sys.modules["__main__"], "__file__", None)
-    if program is None:
-        return False
-    return os.path.dirname(os.path.abspath(program)) == os.path.dirname(os.path.abspath(__file__))
-
-
-# Ctrl-C should be quiet even while the modules below are imported. run() then takes this back.
-if is_run_as_program() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
 import contextlib
+import ctypes
 import hashlib
 import inspect
 import itertools
 import json
 import math
 import numbers
+import os
 import re
+import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -89,33 +73,66 @@ MAX_HEADER = 100_000_000  # bytes, by the format's own rule
 
 
 def run(main):
-    """Run main with the command line's words, and print the text that it returns.
+    """Run main with the command line's words, and print the pieces of text that it returns."""
+    if sys.version_info < (3, 11):
+        sys.exit("Python 3.11 or newer is needed")
 
-    What a user can put right ends in one line on standard error; a bug keeps its traceback.
-    """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # None where it was closed
-    sys.stderr = sys.stderr or open(os.devnull, "w")
+    with plain_endings():
+        arguments = parse(main, sys.argv[1:])
+        pieces = main(**arguments)
+        print_pieces(pieces, arguments["n_tokens_to_generate"])
 
+
+@contextlib.contextmanager
+def plain_endings():
+    """End the program in one line where a user can put it right. A bug keeps its traceback."""
     try:
-        text = main(**parse(main, sys.argv[1:]))
-        sys.stdout.reconfigure(errors="replace")  # for a terminal that isn't UTF-8
-        print(text, flush=True)
+        yield
     except KeyboardInterrupt:
         sys.exit(130)  # 128 + SIGINT, as shells have it
-    except BrokenPipeError:
-        drop_output()
+    except BrokenPipeError:  # | head, for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would complain at exit
         sys.exit(141)  # 128 + SIGPIPE
+    except MemoryError as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: not enough memory: {error}")
     except (UserError, OSError) as error:
-        drop_output()
         one_line = " ".join(str(error).split())
         sys.exit(f"{Path(sys.argv[0]).name}: {one_line}")
 
 
-def drop_output():
-    """What is still to be printed goes nowhere: a broken pipe would break again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def print_pieces(pieces, n_tokens):
+    """Print pieces of text as they come, one for each token, of which there are n_tokens at most.
+
+    On a terminal, a line on standard error tells the speed at the end. Where standard output is a
+    file or a pipe, standard error shows a bar, if that is a terminal.
+    """
+    sys.stdout.reconfigure(errors="replace")  # for a terminal that isn't UTF-8
+    on_terminal = sys.stdout.isatty()
+    no_bar = True if on_terminal else None  # None: only where standard error is no terminal
+    pieces = tqdm(pieces, "generating", n_tokens, unit=" tokens", disable=no_bar)
+
+    times = [time.perf_counter()]
+    try:
+        for piece in pieces:
+            print(piece, end="", flush=True)
+            times.append(time.perf_counter())
+    except KeyboardInterrupt:
+        print(flush=True)
+        raise
+    print(flush=True)
+
+    if on_terminal and len(times) > 1:
+        print(speed(times), file=sys.stderr)
+
+
+def speed(times):
+    """A line on how fast tokens came. times: of the start, and of each token, in seconds."""
+    line = f"first token {1000 * (times[1] - times[0]):.1f} ms"
+    n = len(times) - 2
+    if n > 0:
+        seconds = times[-1] - times[1]
+        line += f", then {n} in {seconds:.2f} s: {n / seconds:,.0f} tokens a second"
+    return line
 
 
 def parse(main, args):
@@ -128,16 +145,17 @@ def parse(main, args):
     check_options(parameters, args)
     words, options = words_and_options(args)
     try:
-        arguments = inspect.signature(main).bind(*words, **options).arguments
+        bound = inspect.signature(main).bind(*words, **options)
     except TypeError as error:
         raise UserError(f'give one prompt, in quotes, "like this" ({error}); '
                         f"{known_options(parameters)}") from error
 
-    for name, value in arguments.items():
+    for name, value in bound.arguments.items():
         if type(parameters[name].default) is int:
-            arguments[name] = whole_number(name, value)
-    arguments["prompt"] = read_prompt(arguments["prompt"])
-    return arguments
+            bound.arguments[name] = whole_number(name, value)
+    bound.arguments["prompt"] = read_prompt(bound.arguments["prompt"])
+    bound.apply_defaults()
+    return bound.arguments
 
 
 def usage(main):
@@ -282,12 +300,16 @@ def why_no_model(folder):
 
 
 def keep_freed_memory():
-    """Make glibc keep freed memory, without which a 512-token prefill takes 1.4 times as long.
+    """Make glibc keep freed memory for the next step, instead of giving it back to the system.
 
-    It keeps blocks up to the size of the largest one freed so far, which can be just under 32 MiB:
-    this one, which is freed at once. On other systems this does nothing.
+    Without this, a 960-token prefill waits for 32,000 new pages.
     """
-    np.empty(2**25 - 2**16, np.uint8)
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # there is none on macOS, Windows and musl
+        return
+    mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: up to 32 MiB, its maximum, memory is kept when freed
+    mallopt(-1, 2**30)  # M_TRIM_THRESHOLD: up to 1 GiB in all
 
 
 # ---- configuration

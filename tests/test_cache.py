@@ -42,8 +42,8 @@ def check(logits, expected, atol=1e-4):
 
 class TestIds:
     def check(self, model, ids, n_new):
-        cached = gpt2_kvcache.generate(ids, model.params, model.n_head, n_new)
-        without = gpt2.generate(ids, model.params, model.n_head, n_new)
+        cached = list(gpt2_kvcache.generate(ids, model.params, model.n_head, n_new))
+        without = list(gpt2.generate(ids, model.params, model.n_head, n_new))
         for j, pair in enumerate(zip(without, cached, strict=True)):
             if pair[0] != pair[1]:
                 logits = logits_without(model, [*ids, *without[:j]])
@@ -111,7 +111,7 @@ class TestCache:
             return caches[-1]
 
         monkeypatch.setattr(gpt2_kvcache, "empty_kv_cache", recorded)
-        gpt2_kvcache.generate([1, 2, 3], odd.params, 4, 6)
+        list(gpt2_kvcache.generate([1, 2, 3], odd.params, 4, 6))
         assert [cache.shape[3] for cache in caches] == [3 + 6 - 1]
 
     def test_is_not_read_where_nothing_was_written(self, odd):
@@ -133,7 +133,7 @@ class TestCache:
         cache = empty(odd, 6)
         feed(odd, [1, 2, 3, 4, 5, 6], cache)
         before = cache.tobytes()
-        expected = f"room for 6 tokens, not for {n_new} after {n_past}$"
+        expected = rf"no slots {n_past}:{n_past + n_new} in kv_cache \(3, 2, 4, 6, 5\)"
         with pytest.raises(IndexError, match=expected):
             feed(odd, [9] * n_new, cache, n_past)
         assert cache.tobytes() == before
@@ -175,7 +175,7 @@ def test_rows_through_c_attn_in_each_step(odd, monkeypatch, module, expected):
         return linear(x, w, b)
 
     monkeypatch.setattr(module, "linear", recorded)
-    module.generate([7] * 5, odd.params, 4, 4)
+    list(module.generate([7] * 5, odd.params, 4, 4))
     assert n_rows == expected
 
 

@@ -30,7 +30,7 @@ pytestmark = [
 
 def test_text_of_picogpts_readme(module):
     prompt = "Alan Turing theorized that computers would one day become"
-    assert module.main(prompt, model_size="124M").rstrip() == (
+    assert "".join(module.main(prompt, model_size="124M")).rstrip() == (
         " the most powerful machines on the planet.\n\nThe computer is a machine that can perform "
         "complex calculations, and it can perform these calculations in a way that is very similar "
         "to the human brain.")
@@ -40,4 +40,5 @@ def test_text_of_picogpts_readme(module):
                          ids=["fastGPT", "transformers"])
 def test_published_ids(module, inputs, expected):
     _, hparams, params = load_encoder_hparams_and_params("124M")
-    assert module.generate(inputs, params, hparams["n_head"], len(expected)) == expected
+    ids = module.generate(inputs, params, hparams["n_head"], len(expected))
+    assert list(ids) == expected

@@ -41,8 +41,8 @@ def compare(rival, params, n_head, ids, n_tokens):
         )[0, len(ids) :].tolist()
     np.testing.assert_allclose(without, expected, rtol=0, atol=1e-4)  # they are up to 20
     np.testing.assert_allclose(cached, expected, rtol=0, atol=1e-4)
-    assert gpt2.generate(ids, params, n_head, n_tokens) == expected_ids
-    assert gpt2_kvcache.generate(ids, params, n_head, n_tokens) == expected_ids
+    assert list(gpt2.generate(ids, params, n_head, n_tokens)) == expected_ids
+    assert list(gpt2_kvcache.generate(ids, params, n_head, n_tokens)) == expected_ids
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())

@@ -43,7 +43,7 @@ def finish(*args, text=None, **kwargs):
 def open_terminal():
     """Our end of a terminal, and the program's."""
     ours, its = pty.openpty()
-    termios.tcsetwinsize(its, (24, 100))
+    termios.tcsetwinsize(its, (24, 80))
     return ours, its
 
 
