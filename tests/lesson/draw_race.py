@@ -1,18 +1,18 @@
-"""Draw race.svg: both files write the same text, each token when it was measured; in 10 seconds.
+"""Draw race.svg: both files write the same text, in real time. Takes half a minute.
 
     python tests/lesson/draw_race.py
 
-Both continue PROMPT with models/1M, in turn, RUNS times each. A token appears when the call of
-gpt2() that computes it ends: the median of the runs, slowed down so that the slower file takes
-about SECONDS. After PAUSE seconds it begins again; it is still where reduced motion is asked for.
+Both continue PROMPT with models/1M, in turn, RUNS times each. A token appears when it was chosen, in
+the median of the runs. After PAUSE seconds the race begins again. Where reduced motion is asked for,
+the picture shows the end.
 """
 import argparse
 import datetime
+import math
 import os
 import sys
 import textwrap
 from html import escape
-from itertools import accumulate, pairwise
 from pathlib import Path
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
@@ -20,17 +20,17 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests/benchmark")]
 N_THREADS = os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # 1M is too small to gain from more
 
 import numpy as np
-from measuring import cpu, timed_generate
+from measuring import FILES, cpu, timed_generate
 
-import gpt2
-import gpt2_kvcache
 from utils import load_encoder_hparams_and_params
 
-PROMPT, N_TOKENS, RUNS = "The giant was so", 42, 15
-SECONDS, PAUSE = 12, 3
-TOP = 72  # of both panes
-X, PANE, BAR, COLUMNS, LINE = 14, 270, 140, 32, 17  # SVG's units, but COLUMNS is in characters
-SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 560 {height}" width="830" role="img">
+PROMPT, N_TOKENS, RUNS = "The giant was so", 400, 5
+PAUSE = 6  # seconds between the end and the next beginning
+FRAME = 0.016  # seconds: a screen does not show more frames than that
+COLUMNS, ROWS = 54, 5  # characters in a line, and lines that a pane shows
+WIDTH, LEFT, CHARACTER, LINE = 480, 18, 8.2, 19  # in units of the drawing
+PANE = 34 + ROWS * LINE
+SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 480 {height}" width="640" role="img">
 <title>{title}</title>
 <desc>{desc}</desc>
 <style>
@@ -38,96 +38,179 @@ svg {{ --page: #ffffff; --pane: #f6f8fa; --line: #d1d9e0; --text: #1f2328; --sof
   --slow: #bc4c00; --fast: #0969da }}
 @media (prefers-color-scheme: dark) {{ svg {{ --page: #0d1117; --pane: #151b23; --line: #3d444d;
   --text: #f0f6fc; --soft: #9198a1; --slow: #f0883e; --fast: #4493f8 }} }}
-text {{ font: 12.8px ui-monospace, Menlo, Consolas, monospace; fill: var(--text) }}
+text {{ font: 13.5px ui-monospace, Menlo, Consolas, monospace; fill: var(--text) }}
 .say {{ font: 13px "Segoe UI", Helvetica, Arial, sans-serif; fill: var(--soft) }}
-.head {{ font-size: 15px; fill: var(--text) }} .bold {{ font-weight: bold }}
-.end {{ text-anchor: end }} .page {{ fill: var(--page) }} .track {{ fill: var(--line) }}
+.head {{ font: bold 15px "Segoe UI", Helvetica, Arial, sans-serif }}
+.end {{ text-anchor: end }} .page {{ fill: var(--page) }} .cover {{ fill: var(--pane) }}
 .pane {{ fill: var(--pane); stroke: var(--line) }}
 .slow {{ fill: var(--slow) }} .fast {{ fill: var(--fast) }}
-@media (prefers-reduced-motion: no-preference) {{ .bar {{ animation: {cycle:.2f}s linear infinite }}
-  tspan {{ animation: {cycle:.2f}s step-end infinite }} }}
+@media (prefers-reduced-motion: no-preference) {{
+  .moves {{ animation: {cycle:.2f}s step-end infinite }} }}
 {rules}
 </style>
-<rect class="page" width="560" height="{height}" rx="6"/>
+<rect class="page" width="480" height="{height}" rx="6"/>
 {body}
 </svg>
 """
 
 
 def race(ids, params, n_head):
-    """The ids that continue ids, and when each was there in gpt2.py and in gpt2_kvcache.py."""
-    runs = [timed_generate(module, ids, params, n_head, N_TOKENS)
-            for module in [gpt2, gpt2_kvcache] * (RUNS + 1)]  # the first of each warms up
-    if any(run.ids != runs[0].ids for run in runs):
+    """The ids that continue ids, and {file: the second in which each was chosen}."""
+    runs = {file: [] for file in FILES}
+    for _ in range(RUNS + 1):  # the first of each warms up
+        for file, module in FILES.items():
+            runs[file].append(timed_generate(module, ids, params, n_head, N_TOKENS))
+
+    new = runs["gpt2.py"][0].ids
+    if any(run.ids != new for several in runs.values() for run in several):
         raise ValueError("the two files do not continue the prompt with the same ids every time")
-    times = [np.cumsum(run.seconds) for run in runs]  # seconds since the start
-    return runs[0].ids, np.median(times[2::2], axis=0), np.median(times[3::2], axis=0)
+
+    ends = {}
+    for file, several in runs.items():
+        ends[file] = np.median([np.cumsum(run.seconds) for run in several[1:]], axis=0)
+    return new, ends
 
 
-def wrap(pieces):
-    """The text of the pieces in lines, each of them a list of (number of the piece, part of it)."""
-    text, ends, at = "".join(pieces), [0, *accumulate(map(len, pieces))], 0
-    for line in [line for part in text.split("\n") for line in textwrap.wrap(part, COLUMNS)]:
-        start = text.index(line, at)
-        at = start + len(line)
-        yield [(i, text[max(a, start) : min(b, at)]) for i, (a, b) in enumerate(pairwise(ends))
-               if max(a, start) < min(b, at)]
+def wrap(text):
+    """(line, index of its first character in text) of each line. Empty lines are left out."""
+    lines, at = [], 0
+    for paragraph in text.split("\n"):
+        for line in textwrap.wrap(paragraph, COLUMNS):
+            at = text.index(line, at)
+            lines.append((line, at))
+            at += len(line)
+    return lines
 
 
-def pane(css, name, does, left, pieces, times, slowest, loop):
-    """The CSS rules of one file, its elements from left and TOP on, and where they end."""
-    at = [f"{100 * second / loop:.3f}%" for second in [0, *times]]  # the prompt is there at once
-    rules = [f"@keyframes {css}{i}{{0%{{fill-opacity:0}}{percent},to{{fill-opacity:1}}}}"
-             for i, percent in enumerate(at)]
-    rules.append(f"@keyframes {css}{{0%{{transform:scaleX(0)}}{at[-1]},to{{transform:scaleX(1)}}}}")
-    rows = [[f'<tspan {"" if i else f"""class="bold {css}" """}style="animation-name:{css}{i}">'
-             f"{escape(part, False)}</tspan>" for i, part in line] for line in wrap(pieces)]
-    end = TOP + 78 + LINE * len(rows)
-    x, y, right = left + 10, TOP, left + PANE - 10
-    return rules, [
-        f'<rect class="pane" x="{left}" y="{y}" width="{PANE}" height="{end - y}" rx="6"/>',
-        f'<text class="bold {css}" x="{x}" y="{y + 20}">{name}</text>',
-        f'<text class="say" x="{x}" y="{y + 38}">{does}</text>',
-        f'<text class="say" x="{x}" y="{y + 58}">time</text>',
-        f'<rect class="track" x="{x + 34}" y="{y + 50}" width="{BAR}" height="8"/>',
-        f'<g transform="translate({x + 34} {y + 50})"><rect class="bar {css}" height="8" '
-        f'width="{BAR * times[-1] / slowest:.1f}" style="animation-name:{css}"/></g>',
-        f'<text class="bold end {css}" x="{right}" y="{y + 58}">'
-        f'<tspan style="animation-name:{css}{len(times)}">{1000 * times[-1]:.0f} ms</tspan></text>',
-        *(f'<text x="{x}" y="{y + 82 + LINE * n}">{"".join(row)}</text>'
-          for n, row in enumerate(rows))], end
+class Movement:
+    """Of an element that takes new places along an axis, in time: its CSS."""
+
+    def __init__(self, name, axis, cycle):
+        self.name, self.axis, self.cycle = name, axis, cycle
+        self.places = {}  # {number of the frame: place}; the last one said for a frame holds
+
+    def to(self, second, place):
+        """Be there from that second on."""
+        self.places[math.ceil(second / FRAME)] = place
+
+    def css(self, place):
+        return f"transform:translate{self.axis}({place:.1f}px)"
+
+    def last(self):
+        return self.css(self.places[max(self.places)])
+
+    def attributes(self):
+        """The element's: where nothing moves, it is at the last place."""
+        return f'class="moves" style="{self.last()};animation-name:{self.name}"'
+
+    def rule(self):
+        """The element's keyframes."""
+        frames = []
+        for frame, place in self.places.items():
+            frames.append(f"{100 * frame * FRAME / self.cycle:.2f}%{{{self.css(place)}}}")
+        return f"@keyframes {self.name}{{{''.join(frames)}to{{{self.last()}}}}}"
 
 
-def draw(pieces, n_prompt, slow, fast):
-    """The SVG. pieces: the prompt and each new token, as text; slow, fast: the times of the new."""
-    slower = round(SECONDS / slow[-1])
-    scale = slow[-1], slow[-1] + PAUSE / slower
-    rules, top, y = pane("slow", "gpt2.py", "runs all of the text for each token", 8, pieces, slow,
-                         *scale)
-    more, low, y = pane("fast", "gpt2_kvcache.py", "runs only the newest token", 282, pieces, fast,
-                        *scale)
-    title = f"The same text, {slow[-1] / fast[-1]:.1f} times faster with a KV cache"
-    shown = f"Shown {slower} times slower than measured"
-    small = "The 1M model and a short prompt: a larger model or a longer text gains far more."
-    said = [f"{n_prompt} tokens of prompt (bold), {len(slow)} new ones. Median of {RUNS} runs "
-            "of each file.", f"{cpu()}, {N_THREADS} thread{'s' * (N_THREADS != '1')}, NumPy "
-            f"{np.__version__}, {datetime.date.today():%d %B %Y}"]
-    body = [f'<text class="say head bold" x="{X}" y="26">{title}</text>',
-            f'<text class="say" x="{X}" y="44">{small}</text>',
-            f'<text class="say" x="{X}" y="61">{shown}</text>', *top, *low,
-            *(f'<text class="say" x="{X}" y="{y + 24 + LINE * n}">{escape(line, False)}</text>'
-              for n, line in enumerate(said))]
-    desc = escape(f"{shown}. gpt2.py: {1000 * slow[-1]:.0f} ms, gpt2_kvcache.py: "
-                  f"{1000 * fast[-1]:.0f} ms. The text: {' '.join(''.join(pieces).split())}", False)
-    return SVG.format(height=y + 20 + LINE * len(said), title=title, desc=desc,
-                      cycle=slower * scale[1], rules="\n".join(rules + more), body="\n".join(body))
+def draw_lines(css, pieces, ends, cycle):
+    """The text of a pane, as SVG, and the movements in it: a cover a line, and lines scrolling up.
+
+    A cover hides what of its line is not chosen yet.
+    """
+    seconds = [0, *ends]  # the prompt is there at once
+    n_there = np.cumsum([len(piece) for piece in pieces])  # characters, at each of these seconds
+
+    scroll = Movement(f"{css}-scroll", "Y", cycle)
+    body, moves = [], [scroll]
+    for row, (line, at) in enumerate(wrap("".join(pieces))):
+        cover = Movement(f"{css}{row}", "X", cycle)
+        cover.to(0, 0)
+        for n, second in zip(n_there - at, seconds):
+            if n > 0:
+                cover.to(second, CHARACTER * min(n, len(line)))
+            if n >= len(line):
+                break
+        first = np.searchsorted(n_there, at, side="right")  # the piece with which the line begins
+        scroll.to(seconds[first], -LINE * max(0, row + 1 - ROWS))
+
+        y = row * LINE
+        body.append(f'<text y="{y + 14}" textLength="{len(line) * CHARACTER:.1f}">'
+                    f"{escape(line, False)}</text>")
+        body.append(f'<g {cover.attributes()}>'
+                    f'<rect class="cover" y="{y}" width="{WIDTH}" height="{LINE}"/></g>')
+        moves.append(cover)
+    return f"<g {scroll.attributes()}>{''.join(body)}</g>", moves
+
+
+def draw_clock(css, last, tick, cycle):
+    """The seconds so far, which run: all that it will show is one below the other."""
+    clock = Movement(f"{css}-clock", "Y", cycle)
+    times = [*np.arange(0, last, tick), last]
+    labels = []
+    for i, second in enumerate(times):
+        clock.to(second, -LINE * i)
+        labels.append(f'<text class="head end {css}" y="{14 + LINE * i}">{second:.2f} s</text>')
+    return f"<g {clock.attributes()}>{''.join(labels)}</g>", [clock]
+
+
+def draw_pane(css, file, does, y, pieces, ends, cycle):
+    """One file's pane, as SVG, and the movements in it."""
+    lines, moves = draw_lines(css, pieces, ends, cycle)
+    clock, more = draw_clock(css, ends[-1], 0.1 if ends[-1] > 1 else 0.05, cycle)
+    right = WIDTH - LEFT
+    body = [
+        f'<rect class="pane" x="8" y="{y}" width="{WIDTH - 16}" height="{PANE}" rx="6"/>',
+        f'<text class="{css}" font-weight="bold" x="{LEFT}" y="{y + 19}">{file}'
+        f'<tspan class="say" dx="8" font-weight="normal">{does}</tspan></text>',
+        f'<svg x="{right - 90}" y="{y + 5}" width="90" height="{LINE}">'
+        f'<g transform="translate(90)">{clock}</g></svg>',
+        f'<svg x="{LEFT}" y="{y + 28}" width="{right - LEFT}" height="{ROWS * LINE}">{lines}</svg>',
+    ]
+    return "\n".join(body), moves + more
+
+
+def draw(pieces, n_prompt, ends):
+    """The SVG. pieces: the prompt and each new token, as text; ends: {file: seconds of the new}."""
+    slow, fast = ends["gpt2.py"], ends["gpt2_kvcache.py"]
+    cycle = slow[-1] + PAUSE
+    top, moves = draw_pane("slow", "gpt2.py", "runs the whole text for each token", 34,
+                           pieces, slow, cycle)
+    low, more = draw_pane("fast", "gpt2_kvcache.py", "runs only the newest token",
+                          34 + PANE + 8, pieces, fast, cycle)
+
+    result = (f"{slow[-1]:.2f} s without, {fast[-1]:.2f} s with a KV cache: "
+              f"{slow[-1] / fast[-1]:.0f} times as fast")
+    end = Movement("end", "Y", cycle)
+    end.to(0, 99)  # out of sight
+    end.to(slow[-1], 0)
+    y = 34 + 2 * (PANE + 8)
+    small = (f"Median of {RUNS} runs. {cpu()}, {N_THREADS} thread, NumPy {np.__version__}, "
+             f"{datetime.date.today():%F}")
+    body = [
+        f'<text class="say head" x="{LEFT}" y="23">The same {len(slow)} tokens, in real time'
+        f'<tspan class="say" dx="8" font-weight="normal">model 1M, a prompt of {n_prompt} tokens'
+        "</tspan></text>",
+        top,
+        low,
+        f'<svg y="{y}" width="{WIDTH}" height="24"><g {end.attributes()}>'
+        f'<text class="head" x="{LEFT}" y="16">{result}</text></g></svg>',
+        f'<text class="say" style="font-size: 11.5px" x="{LEFT}" y="{y + 38}">'
+        f"{escape(small, False)}</text>",
+    ]
+    rules = "\n".join(move.rule() for move in [*moves, *more, end])
+    return SVG.format(height=y + 48, title=f"The same text in real time: {result}", cycle=cycle,
+                      desc=escape(" ".join("".join(pieces).split()), False), rules=rules,
+                      body="\n".join(body))
+
+
+def main():
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
+    encoder, hparams, params = load_encoder_hparams_and_params("1M")
+    prompt = encoder.encode(PROMPT)
+    new, ends = race(prompt, params, hparams["n_head"])
+    pieces = [PROMPT, *(encoder.decode([i]) for i in new)]
+    (HERE / "race.svg").write_text(draw(pieces, len(prompt), ends), "utf-8")
+    print(", ".join(f"{file} {seconds[-1]:.2f} s" for file, seconds in ends.items()))
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
-    encoder, hparams, params = load_encoder_hparams_and_params("1M", str(ROOT / "models"))
-    prompt = encoder.encode(PROMPT)
-    new, *times = race(prompt, params, hparams["n_head"])
-    pieces = [PROMPT, *(encoder.decode([i]) for i in new)]
-    (HERE / "race.svg").write_text(draw(pieces, len(prompt), *times), "utf-8")
-    print(f"gpt2.py {1000 * times[0][-1]:.0f} ms, gpt2_kvcache.py {1000 * times[1][-1]:.0f} ms")
+    main()
