@@ -1,12 +1,12 @@
 """What benchmark.py times besides the two files: transformers, llama.cpp, picoGPT. Prints nothing.
 
-Each returns {name: timed}; ImportError if it isn't installed. timed(ids, n_tokens) returns what
-timed_generate does: the new ids (greedy), None for the logits, the seconds that each token took.
-They get the nested dicts of gpt2(). transformers is called as of version 5.24: before, the argument
-cache was past_key_values.
+Each returns {name: timed}; ImportError if it isn't installed. timed(ids, n_tokens) returns a Run:
+greedy, without logits. They get the nested dicts of gpt2(). transformers is called as of version
+5.24: before, the argument cache was past_key_values.
 """
 import contextlib
 import importlib.util
+import sys
 import tempfile
 import time
 from functools import partial
@@ -15,55 +15,81 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from measuring import n_threads
-from weights import by_name
 
-LOOP = "transformers, loop:"  # how the names of its variants begin
+sys.path.insert(0, str(Path(__file__).parents[1] / "standins"))
+
+from checkpoints import by_name
+from machine import n_threads
+from measuring import Run, clocked
+
+LOOP = "loop:"  # how the names of transformers' variants begin
 
 
 def transformers(params, hparams):
     """Plain loops over the model, one for each kind of attention and cache; and generate()."""
     import torch
-    from transformers import DynamicCache, GPT2Config, GPT2LMHeadModel, StaticCache
+    from transformers import DynamicCache, StaticCache
 
     torch.set_num_threads(n_threads())
-    shape = {name: hparams[name] for name in ("n_embd", "n_head", "n_layer")}
-    config = GPT2Config(vocab_size=hparams["n_vocab"], n_positions=hparams["n_ctx"], **shape,
-                        bos_token_id=None, eos_token_id=None)
-    model, ends = GPT2LMHeadModel(config).eval(), []
-    named = {f"transformer.{name}": array for name, array in by_name(params).items()}
-    named["lm_head.weight"] = params["wte"]
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in named.items()})
-    model.register_forward_hook(lambda *_: ends.append(time.perf_counter()))
-
-    @torch.inference_mode()
-    def loop(attention, make_cache, ids, n_tokens):
-        model.set_attn_implementation(attention)
-        inputs, new, ends[:] = torch.tensor([ids]), [], [time.perf_counter()]
-        cache = make_cache(config=config, max_cache_len=len(ids) + n_tokens)
-        for _ in range(n_tokens):
-            logits = model(inputs, cache=cache, use_cache=True, logits_to_keep=1).logits
-            inputs = logits[:, -1].argmax(-1, keepdim=True)
-            new.append(int(inputs))
-        return new, None, np.diff(ends).tolist()
-
-    @torch.inference_mode()
-    def generate(ids, n_tokens):
-        model.set_attn_implementation("sdpa")
-        inputs, ends[:] = torch.tensor([ids]), [time.perf_counter()]
-        out = model.generate(inputs, attention_mask=torch.ones_like(inputs),
-                             max_new_tokens=n_tokens, do_sample=False)
-        return out[0, len(ids) :].tolist(), None, np.diff(ends).tolist()
+    model = torch_model(params, hparams)
 
     def growing_cache(config, max_cache_len):
         return DynamicCache(config=config)
 
     peers = {}
     for attention in "sdpa", "eager":
-        for make_cache in growing_cache, StaticCache:
-            name = f"{LOOP} {attention}, {make_cache.__name__}"
-            peers[name] = partial(loop, attention, make_cache)
-    return peers | {"transformers, generate()": generate}
+        for cache, make_cache in ("growing", growing_cache), ("static", StaticCache):
+            name = f"{LOOP} {attention}, {cache} cache"
+            peers[name] = partial(torch_loop, model, attention, make_cache)
+    return peers | {"transformers, generate()": partial(torch_generate, model)}
+
+
+def torch_model(params, hparams):
+    """transformers' GPT-2 with these weights."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    shape = {name: hparams[name] for name in ("n_embd", "n_head", "n_layer", "n_inner")}
+    config = GPT2Config(vocab_size=hparams["n_vocab"], n_positions=hparams["n_ctx"], **shape,
+                        bos_token_id=None, eos_token_id=None)
+    model = GPT2LMHeadModel(config).eval()
+    named = {f"transformer.{name}": array for name, array in by_name(params).items()}
+    named["lm_head.weight"] = params["wte"]
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in named.items()})
+    return model
+
+
+def torch_loop(model, attention, make_cache, ids, n_tokens):
+    """The Run of a plain loop over the model."""
+    import torch
+
+    def steps():
+        inputs = torch.tensor([ids])
+        cache = make_cache(config=model.config, max_cache_len=len(ids) + n_tokens)
+        for _ in range(n_tokens):
+            logits = model(inputs, cache=cache, use_cache=True, logits_to_keep=1).logits
+            inputs = logits[:, -1].argmax(-1, keepdim=True)
+            yield int(inputs)
+
+    model.set_attn_implementation(attention)
+    with torch.inference_mode():
+        new, seconds = clocked(steps())
+    return Run(new, None, seconds)
+
+
+def torch_generate(model, ids, n_tokens):
+    """The Run of transformers' own generate()."""
+    import torch
+
+    ends = []
+    model.set_attn_implementation("sdpa")
+    hook = model.register_forward_hook(lambda *_: ends.append(time.perf_counter()))
+    with hook, torch.inference_mode():
+        inputs = torch.tensor([ids])
+        start = time.perf_counter()
+        out = model.generate(inputs, attention_mask=torch.ones_like(inputs),
+                             max_new_tokens=n_tokens, do_sample=False)
+    return Run(out[0, len(ids) :].tolist(), None, np.diff([start, *ends]).tolist())
 
 
 def llama_cpp(params, hparams):
@@ -78,16 +104,17 @@ def llama_cpp(params, hparams):
                       n_threads_batch=n_threads(), type_k=GGML_TYPE_F32, type_v=GGML_TYPE_F32,
                       verbose=False)
 
-    def timed(ids, n_tokens):
+    def steps(inputs, n_tokens):
         llama.reset()
-        inputs, new, ends = ids, [], [time.perf_counter()]
         for _ in range(n_tokens):
             llama.eval(inputs)
             logits = np.ctypeslib.as_array(llama._ctx.get_logits(), (hparams["n_vocab"],))
             inputs = [int(np.argmax(logits))]
-            ends.append(time.perf_counter())
-            new += inputs
-        return new, None, np.diff(ends).tolist()
+            yield inputs[0]
+
+    def timed(ids, n_tokens):
+        new, seconds = clocked(steps(ids, n_tokens))
+        return Run(new, None, seconds)
 
     return {"llama.cpp, float32": timed}
 
@@ -98,7 +125,7 @@ def write_gguf(path, params, hparams, gguf):
     writer.add_vocab_size(hparams["n_vocab"])
     writer.add_context_length(hparams["n_ctx"])
     writer.add_embedding_length(hparams["n_embd"])
-    writer.add_feed_forward_length(4 * hparams["n_embd"])
+    writer.add_feed_forward_length(hparams["n_inner"])
     writer.add_block_count(hparams["n_layer"])
     writer.add_head_count(hparams["n_head"])
     writer.add_layer_norm_eps(1e-5)
@@ -115,27 +142,26 @@ def write_gguf(path, params, hparams, gguf):
 
 
 def picogpt(folder, params, hparams):
-    """A checkout of picoGPT or a fork of it, by the name of its folder: gpt2.generate, as it is."""
+    """A checkout of picoGPT or a fork of it, by the name of its folder: gpt2.generate, as it is.
+
+    It imports tqdm's bar for its loop over the steps. In the bar's place there is a clock.
+    """
     folder = Path(folder).resolve()
     spec = importlib.util.spec_from_file_location(f"gpt2 of {folder}", folder / "gpt2.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    forward = module.gpt2
-
-    def silent(steps, *_, **__):
-        return steps
 
     def timed(ids, n_tokens):
         ends = [time.perf_counter()]
 
-        def clocked(*args, **kwargs):
-            result = forward(*args, **kwargs)
-            ends.append(time.perf_counter())
-            return result
+        def clock(steps, *_, **__):
+            for step in steps:
+                yield step
+                ends.append(time.perf_counter())
 
-        with mock.patch.object(module, "gpt2", clocked), mock.patch("tqdm.tqdm", silent):
+        with mock.patch("tqdm.tqdm", clock):
             new = module.generate(list(ids), params, hparams["n_head"], n_tokens)
-        return [int(i) for i in new], None, np.diff(ends).tolist()
+        return Run([int(i) for i in new], None, np.diff(ends).tolist())
 
     return {folder.name: timed}
 

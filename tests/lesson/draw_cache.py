@@ -1,14 +1,18 @@
 """Draw cache.svg: what attention computes in the first steps, without and with a cache; a second.
 
     python tests/lesson/draw_cache.py
+
+This overwrites cache.svg beside it.
 """
-import argparse
 import sys
 from html import escape
 from pathlib import Path
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/benchmark")]
+
+from colours import CSS
+from measuring import run_program
 
 import gpt2_kvcache
 from utils import load_encoder_hparams_and_params
@@ -20,10 +24,9 @@ SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 {height}" widt
 <title>What attention computes in each step, without and with a KV cache</title>
 <desc>Without: those of all tokens. With: from step 2 on only those of the newest token.</desc>
 <style>
-svg {{ --page: #ffffff; --text: #1f2328; --soft: #59636e }}
-@media (prefers-color-scheme: dark) {{ svg {{ --page: #0d1117; --text: #f0f6fc; --soft: #9198a1 }}}}
+{css}
 text {{ font: 13px "Segoe UI", Helvetica, Arial, sans-serif; fill: var(--text) }}
-.page {{ fill: var(--page) }} .soft {{ fill: var(--soft) }} .bold {{ font-weight: bold }}
+.soft {{ fill: var(--soft) }} .bold {{ font-weight: bold }}
 .end {{ text-anchor: end }} .new {{ fill: #dd7127 }} .kept {{ fill: #3b82d4 }}
 .masked {{ opacity: 0.35 }} .past {{ fill: none; stroke: var(--soft); stroke-dasharray: 2 2 }}
 </style>
@@ -73,13 +76,17 @@ def draw(words, n_prompt):
         for x, n_new in (4, n), (200, n if step == 1 else 1):
             body += square(words[:n], n_new, x, y + 46)
         y += SIDE * n + 152
-    return SVG.format(height=y - 26, body="\n".join(body))
+    return SVG.format(css=CSS, height=y - 26, body="\n".join(body))
+
+
+def main():
+    encoder, hparams, params = load_encoder_hparams_and_params("1M")
+    prompt = encoder.encode(PROMPT)
+    ids = [*prompt, *gpt2_kvcache.generate(prompt, params, hparams["n_head"], N_STEPS)]
+    picture = draw([encoder.decode([i]).strip() for i in ids], len(prompt))
+    (HERE / "cache.svg").write_text(picture, "utf-8")
+    print("cache.svg is overwritten.")
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
-    encoder, hparams, params = load_encoder_hparams_and_params("1M", str(ROOT / "models"))
-    prompt = encoder.encode(PROMPT)
-    ids = prompt + list(gpt2_kvcache.generate(prompt, params, hparams["n_head"], N_STEPS))
-    picture = draw([encoder.decode([i]).strip() for i in ids], len(prompt))
-    (HERE / "cache.svg").write_text(picture, "utf-8")
+    run_program(main, __doc__)

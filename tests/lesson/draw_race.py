@@ -2,11 +2,10 @@
 
     python tests/lesson/draw_race.py
 
-Both continue PROMPT with models/1M, in turn, RUNS times each. A token appears when it was chosen, in
-the median of the runs. After PAUSE seconds the race begins again. Where reduced motion is asked for,
-the picture shows the end.
+This overwrites race.svg beside it. Both files continue PROMPT with models/1M, in turn, RUNS times
+each. A token appears when it was chosen, in the median of the runs. After PAUSE seconds the race
+begins again. Where reduced motion is asked for, the picture shows the end.
 """
-import argparse
 import datetime
 import math
 import os
@@ -20,7 +19,9 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests/benchmark")]
 N_THREADS = os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # 1M is too small to gain from more
 
 import numpy as np
-from measuring import FILES, cpu, timed_generate
+from colours import CSS
+from machine import cpu
+from measuring import FILES, run_program, timed_generate
 
 from utils import load_encoder_hparams_and_params
 
@@ -34,16 +35,12 @@ SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 480 {height}" widt
 <title>{title}</title>
 <desc>{desc}</desc>
 <style>
-svg {{ --page: #ffffff; --pane: #f6f8fa; --line: #d1d9e0; --text: #1f2328; --soft: #59636e;
-  --slow: #bc4c00; --fast: #0969da }}
-@media (prefers-color-scheme: dark) {{ svg {{ --page: #0d1117; --pane: #151b23; --line: #3d444d;
-  --text: #f0f6fc; --soft: #9198a1; --slow: #f0883e; --fast: #4493f8 }} }}
+{css}
 text {{ font: 13.5px ui-monospace, Menlo, Consolas, monospace; fill: var(--text) }}
 .say {{ font: 13px "Segoe UI", Helvetica, Arial, sans-serif; fill: var(--soft) }}
 .head {{ font: bold 15px "Segoe UI", Helvetica, Arial, sans-serif }}
-.end {{ text-anchor: end }} .page {{ fill: var(--page) }} .cover {{ fill: var(--pane) }}
+.end {{ text-anchor: end }} .cover {{ fill: var(--pane) }}
 .pane {{ fill: var(--pane); stroke: var(--line) }}
-.slow {{ fill: var(--slow) }} .fast {{ fill: var(--fast) }}
 @media (prefers-reduced-motion: no-preference) {{
   .moves {{ animation: {cycle:.2f}s step-end infinite }} }}
 {rules}
@@ -197,20 +194,20 @@ def draw(pieces, n_prompt, ends):
         f"{escape(small, False)}</text>",
     ]
     rules = "\n".join(move.rule() for move in [*moves, *more, end])
-    return SVG.format(height=y + 48, title=f"The same text in real time: {result}", cycle=cycle,
-                      desc=escape(" ".join("".join(pieces).split()), False), rules=rules,
-                      body="\n".join(body))
+    return SVG.format(css=CSS, height=y + 48, title=f"The same text in real time: {result}",
+                      desc=escape(" ".join("".join(pieces).split()), False), cycle=cycle,
+                      rules=rules, body="\n".join(body))
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     encoder, hparams, params = load_encoder_hparams_and_params("1M")
     prompt = encoder.encode(PROMPT)
     new, ends = race(prompt, params, hparams["n_head"])
     pieces = [PROMPT, *(encoder.decode([i]) for i in new)]
     (HERE / "race.svg").write_text(draw(pieces, len(prompt), ends), "utf-8")
     print(", ".join(f"{file} {seconds[-1]:.2f} s" for file, seconds in ends.items()))
+    print("race.svg is overwritten.")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, __doc__)

@@ -7,15 +7,16 @@ Each bug is planted in a copy of gpt2_kvcache.py by a change of its text.
 import sys
 from pathlib import Path
 
-import numpy as np
-
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/benchmark")]
+
+import numpy as np
+from measuring import run_program
 
 from utils import load_encoder_hparams_and_params
 
 PROMPT = "Far away in the land where"
-N_TOKENS = 8
+N_TOKENS = 7
 WITHOUT = (ROOT / "gpt2.py").read_text("utf-8")
 CACHED = (ROOT / "gpt2_kvcache.py").read_text("utf-8")
 
@@ -27,14 +28,14 @@ MASKED = "scores[:, :, -n_q:] += mask"
 ONE_SLOT_OFF = ("layer_kv[0, :, 0] = 0; layer_kv[0, :, n_past + 1 : n_past + n_seq + 1]"
                 " = k[:, : layer_kv.shape[2] - n_past - 1]")
 COPIES = [  # the bug, how many tokens of the prompt go in first, a text, and what takes its place
-    ("none: the file as it is", 0, FED, FED),
-    ("none: the file as it is", 2, FED, FED),
-    ("position 0 for new tokens", 0, POSITIONS, "positions = range(len(inputs))"),
+    ("none", 0, FED, FED),
+    ("none", 2, FED, FED),
+    ("positions from 0", 0, POSITIONS, "positions = range(len(inputs))"),
     ("keys one slot off", 0, KEEP_KEYS, ONE_SLOT_OFF),
     ("values forgotten", 0, KEEP_VALUES, KEEP_VALUES.replace("= v", "= 0 * v")),
     ("n_past not advanced", 0, FED, "kv_cache=kv_cache, n_past=min(n_past, len(inputs)))"),
-    ("mask on the first columns", 0, MASKED, "scores[:, :, :n_q] += mask"),
-    ("mask on the first columns", 2, MASKED, "scores[:, :, :n_q] += mask"),
+    ("mask on first columns", 0, MASKED, "scores[:, :, :n_q] += mask"),
+    ("mask on first columns", 2, MASKED, "scores[:, :, :n_q] += mask"),
 ]
 
 
@@ -65,25 +66,30 @@ def first_difference(ids, others):
     return None
 
 
+def row(bug, n_first, found, logits, right, expected, encoder):
+    """What the table says about a copy that found these ids and logits."""
+    n = first_difference(found, right)
+    largest = np.abs(logits - expected)[:n].max()  # after that, the ids differ too
+    off_by = f"{largest:.0f}" if largest > 1e-4 else "<1e-4"
+    pieces = 2 if n_first else 1
+    return f"{bug:21}  {pieces:6}  {n or '-':>8}  {off_by:>6} {encoder.decode(found)}"
+
+
 def main():
     encoder, hparams, params = load_encoder_hparams_and_params("1M")
     n_head = hparams["n_head"]
     ids = encoder.encode(PROMPT)
     right, expected = run(WITHOUT, ids, params, n_head)
 
-    print(f"bug                        pieces  wrong at  off by  {PROMPT} ...")
+    print(f"bug                    pieces  wrong at  off by  {PROMPT} ...")
     for bug, n_first, old, new in COPIES:
         if CACHED.count(old) != 1:
             sys.exit(f"gpt2_kvcache.py should have {old!r} once")
         found, logits = run(CACHED.replace(old, new), ids, params, n_head, n_first)
-        n = first_difference(found, right)
-        largest = np.abs(logits - expected)[:n].max()  # after that, the ids differ too
-        off_by = f"{largest:.0f}" if largest > 1e-4 else "<1e-4"
-        pieces = 2 if n_first else 1
-        print(f"{bug:25}  {pieces:6}  {n or '-':>8}  {off_by:>6} {encoder.decode(found)}")
+        print(row(bug, n_first, found, logits, right, expected, encoder))
 
-    print("\npieces: in how many parts the prompt is fed. wrong at: the first token that differs.\n"
-          "off by: the largest difference of a logit, up to that token.")
+    print("\npieces: in how many parts the prompt is fed. wrong at: the first token that\n"
+          "differs. off by: the largest difference of a logit, up to that token.")
 
     exact = params | {"wte": params["wte"].astype(np.float64)}  # and all that follows from it
     _, without = run(WITHOUT, ids, exact, n_head)
@@ -94,4 +100,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, __doc__)

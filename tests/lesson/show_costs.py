@@ -1,16 +1,21 @@
 """Print what the four models and their caches cost in float32, at once.
 
     python tests/lesson/show_costs.py
-
-The multiply-adds are those of a step at 1,024 tokens of context, without and with a cache.
 """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmark"))
+
+from measuring import aligned, run_program
+
 N_VOCAB = 50257
 N_CTX = 1024
-SIZES = {  # n_layer, n_head, n_embd
-    "124M": (12, 12, 768),
-    "355M": (24, 16, 1024),
-    "774M": (36, 20, 1280),
-    "1558M": (48, 25, 1600),
+SIZES = {  # n_layer, n_embd
+    "124M": (12, 768),
+    "355M": (24, 1024),
+    "774M": (36, 1280),
+    "1558M": (48, 1600),
 }
 
 
@@ -41,15 +46,17 @@ def multiply_adds(n_seq, n_past, n_layer, n_embd):
 
 
 def main():
-    print("                         weights    cache, kB    cache, MB     multiply-adds, billions\n"
-          "model  n_layer  n_embd        MB      a token     at 1,024     without cache     with")
-    for name, (n_layer, _, n_embd) in SIZES.items():
-        size = n_layer, n_embd
-        print(f"{name:5} {n_layer:8} {n_embd:7} {weight_bytes(*size) / 1e6:9,.0f}"
-              f" {cache_bytes(1, *size) / 1e3:12.1f} {cache_bytes(N_CTX, *size) / 1e6:12.1f}"
-              f" {multiply_adds(N_CTX, 0, *size) / 1e9:17,.1f}"
-              f" {multiply_adds(1, N_CTX - 1, *size) / 1e9:8.2f}")
+    table = [["", "", "", "weights,", "cache of", "cache at", "billion multiply-adds", ""],
+             ["", "", "", "", "a token,", "1,024,", "of a step at 1,024", ""],
+             ["model", "n_layer", "n_embd", "MB", "kB", "MB", "without cache", "with"]]
+    for name, size in SIZES.items():
+        without, cached = multiply_adds(N_CTX, 0, *size), multiply_adds(1, N_CTX - 1, *size)
+        table.append([name, *map(str, size), f"{weight_bytes(*size) / 1e6:,.0f}",
+                      f"{cache_bytes(1, *size) / 1e3:.1f}",
+                      f"{cache_bytes(N_CTX, *size) / 1e6:.1f}", f"{without / 1e9:,.1f}",
+                      f"{cached / 1e9:.2f}"])
+    print(aligned(table))
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, __doc__)

@@ -8,7 +8,10 @@ from unittest import mock
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/benchmark")]
+
+from measuring import run_program
 
 import gpt2
 import gpt2_kvcache
@@ -33,6 +36,10 @@ def recorded(module, name):
     return calls
 
 
+def shape(lengths):
+    return f"[{','.join(map(str, lengths))}]"
+
+
 def shapes_of_steps(module, ids, params, hparams):
     """For each step the shapes in the first layer, in the order of AXES."""
     attention = recorded(module, "attention")
@@ -44,8 +51,8 @@ def shapes_of_steps(module, ids, params, hparams):
         q, k, _ = attention[i]
         n_seq, n_k = q.shape[1], k.shape[1]
         scores = softmax[i][0]
-        steps.append([n_k - n_seq, n_seq, [n_seq, hparams["n_embd"]], [*q.shape], [*k.shape],
-                      [*scores.shape]])
+        steps.append([n_k - n_seq, n_seq, shape((n_seq, hparams["n_embd"])), shape(q.shape),
+                      shape(k.shape), shape(scores.shape)])
     return steps
 
 
@@ -54,9 +61,9 @@ def print_table(without, cached):
     for i in range(1, N_STEPS):
         columns.append([i + 1, "without", *without[i]])
         columns.append([i + 1, "with", *cached[i]])
-    for row in zip(*columns):
-        cells = "".join(f" {cell!s:<10}" for cell in row[1:])
-        print(f"{row[0]:30}{cells}".rstrip())
+    for name, *cells in zip(*columns):
+        line = "".join(f" {cell!s:8}" for cell in cells)
+        print(f"{name:30}{line}".rstrip())
 
 
 def print_mask(n_q, n_k):
@@ -81,4 +88,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, __doc__)
