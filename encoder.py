@@ -2,7 +2,7 @@
 
 Ids are those of transformers; a setting that would change them is refused.
 Known, and left alone: tiktoken joins any two halves of a token, not only those that a merge names.
-Where training has made the merges, as in all public vocabularies, that is the same.
+Where training made the merges, that is the same; no public vocabulary is known to differ.
 """
 import codecs
 import contextlib
@@ -30,7 +30,7 @@ SPECIAL_TOKENS = [
     "additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens",
 ]
 
-# The settings that can change ids, each with the values that leave them as in GPT-2.
+# The settings that can change ids or text, each with the values that leave them as in GPT-2.
 OFF = [None, False, ""]
 GPT2_CLASSES = [
     "GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend",
