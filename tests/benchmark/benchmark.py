@@ -77,7 +77,7 @@ def limit(params, n_context, bandwidth):
     """The seconds that a cached step takes at least, to read all weights and the cache."""
     weights = sum(array.nbytes for array in by_name(params).values())
     weights -= params["wpe"][1:].nbytes  # of wpe only one row is read
-    kv_cache = empty_kv_cache(params, HPARAMS["n_head"], n_context)
+    kv_cache = empty_kv_cache(params, 1, n_context)  # it is as large with any number of heads
     return (weights + kv_cache.nbytes) / bandwidth
 
 
@@ -202,7 +202,7 @@ def keep(title, text, seconds):
                     if name == file] for file in FILES}
     picture = draw(lines, f"{cpu()}, {n_threads()} threads; 124M model's shape")
     (HERE / "benchmark.svg").write_text(picture, "utf-8")
-    print(f"\nKept as {path.name} in results/, and benchmark.svg is overwritten.")
+    print(f"\nKept as results/{path.name}\nbenchmark.svg is overwritten.")
 
 
 def parsed():
@@ -231,7 +231,7 @@ def main():
 
     limits = [limit(params, n + N_TOKENS // 2, bandwidth) for n in N_PROMPTS]
     head = [machine(), peers.versions(), forced_threads(), forced_kernel(),
-            f"124M model's shape, random weights. Rounds: {args.rounds}. Load average: "
+            f"124M model's shape, random weights. Rounds: {args.rounds}. Load: "
             f"{load_before:.1f} before, {load_average():.1f} after.",
             f"Memory read at {bandwidth / 1e9:.0f} GB/s.", *left_out]
     text = f"{wrapped(chr(10).join(filter(None, head)))}\n\n{report(seconds, limits)}"

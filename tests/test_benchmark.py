@@ -1,0 +1,213 @@
+"""benchmark.py: its tables from known seconds, its check of what ran, and what it keeps."""
+import sys
+
+import benchmark
+import machine
+import measuring
+import numpy as np
+import peers
+import pytest
+import weights
+from checkpoints import by_name
+
+import gpt2_kvcache
+from utils import UserError
+
+FILES = ["gpt2.py", "gpt2_kvcache.py"]
+PICOGPT = """
+import numpy as np
+import sys
+sys.path.insert(0, {root!r})
+from gpt2 import gpt2
+
+
+def generate(inputs, params, n_head, n_tokens_to_generate):
+    from tqdm import tqdm
+
+    for _ in tqdm(range(n_tokens_to_generate), "generating"):
+        logits = gpt2(inputs, **params, n_head=n_head)
+        inputs.append(np.argmax(logits))
+    return inputs[len(inputs) - n_tokens_to_generate :]
+"""
+REPORT = """
+                            decode                     prefill
+milliseconds                    10   128   512    960      512    960
+gpt2.py                       80.6  82.0  83.3   84.7      409    428
+gpt2_kvcache.py               12.7  14.0  15.3   16.7    1,460  1,480
+times as fast with a cache    6.35  5.86  5.44   5.07    0.280  0.289
+the memory's limit            7.10  7.20  7.30   7.40        -      -
+llama.cpp, float32            24.0  25.3  26.7  noisy    1,280  1,300
+transformers, fastest loop    35.3  36.7  38.0   39.3      934    954
+transformers, generate()      58.0  59.3  60.7   62.0      759    779
+picoGPT                       69.3     -     -      -        -      -
+
+prompt + 40 tokens, s          10    128    512    960
+gpt2.py                     0.733  0.758  0.784  0.809
+gpt2_kvcache.py              1.48   1.50   1.53   1.55
+times as fast with a cache  0.495  0.505  0.512  0.522
+llama.cpp, float32           1.35   1.38   1.40   1.43
+transformers, fastest loop   1.11   1.13   1.16   1.18
+transformers, generate()    0.981   1.01   1.03   1.06
+picoGPT                     0.857      -      -      -
+
+10 to 960: tokens of the prompt. decode: the median of the steps after the
+first. prefill: the first step. Every ratio is that of the figures shown.
+noisy: the rounds spread over more than 20% of their median, so that it means
+nothing. Try again on a quieter machine.
+"""
+
+
+def made_up_seconds():
+    """Three rounds, in which no two programs and no two prompts have a time in common."""
+    steps = {"gpt2.py": 7, "gpt2_kvcache.py": 1, "llama.cpp, float32": 2, "loop: sdpa": 3,
+             "loop: eager": 4, "transformers, generate()": 5, "picoGPT": 6}
+    seconds = {}
+    for name, k in steps.items():
+        for j, n_prompt in enumerate((10, 128, 512, 960), 1):
+            first, later = (9 - k) * 0.17 + j * 0.019, k * 0.011 + j * 0.0013
+            rounds = [[r * first, r * later * 0.5, r * later, r * later * 3]
+                      for r in (1.1, 1, 1.03)]
+            seconds[name, n_prompt] = rounds
+    seconds["llama.cpp, float32", 960][1][1:] = [0.01, 0.01, 0.1]
+    for n_prompt in 128, 512, 960:
+        del seconds["picoGPT", n_prompt]
+    return seconds
+
+
+def test_report_from_known_seconds():
+    text = benchmark.report(made_up_seconds(), [0.0071, 0.0072, 0.0073, 0.0074])
+    assert text == REPORT.strip("\n")
+
+
+def test_kept_rounds_are_all_that_was_measured():
+    runs = [[0.5, 0.02, 0.04, 0.03], [0.25, 0.011, 0.013, 0.019]]
+    assert benchmark.by_round({("gpt2.py", 128): runs}) == (
+        "milliseconds  prompt  prefill     decode\n"
+        "gpt2.py          128  500 250  30.0 13.0")
+
+
+def test_schedule_lets_all_take_turns_and_picogpt_the_first_prompt_alone():
+    turns = benchmark.schedule([*FILES, "another", "picoGPT"], {"picoGPT"}, rounds=2)
+    once = [(*FILES, 1, 2), (*FILES, "another", "picoGPT", 10, 40), (*FILES, "another", 128, 40),
+            (*FILES, 256, 2), (*FILES, 384, 2), (*FILES, "another", 512, 40), (*FILES, 640, 2),
+            (*FILES, 768, 2), (*FILES, "another", 960, 40)]
+    assert turns == 2 * [(name, *sizes) for *names, n, m in once for name in names
+                         for sizes in [(n, m)]]
+
+
+def test_limit_is_the_bytes_by_the_bandwidth(model):
+    v, e, n_layer = model.n_vocab, model.n_embd, model.n_layer
+    numbers = n_layer * (12 * e * e + 13 * e) + 2 * e + v * e + e + 2 * n_layer * e * 100
+    assert benchmark.limit(model.params, 100, bandwidth=1e9) == pytest.approx(4 * numbers / 1e9)
+
+
+def test_bandwidth_is_that_of_the_fastest_product(model, monkeypatch):
+    def by_columns_in_a_second(matrix):
+        is_fastest = matrix.flags.f_contiguous and len(matrix) == 512
+        return 1 if is_fastest and matrix.size > 1e6 else 5
+
+    monkeypatch.setattr(benchmark, "product_seconds", by_columns_in_a_second)
+    n_numbers = sum(array.size for array in by_name(model.params).values())
+    assert benchmark.best_bandwidth(model.params) == 4 * (n_numbers // 512 * 512)
+
+
+@pytest.mark.parametrize("ids, change, said", [
+    ([3, 5], 0, "ids"), ([3, 4], 0.0021, "logits"), ([3, 4], np.nan, "logits")])
+def test_runs_that_differ_are_refused(ids, change, said):
+    first = measuring.Run([3, 4], [np.float32([1, -20]), np.float32([2, 3])], [])
+    logits = [first.logits[0], first.logits[1] + np.float32([0, change])]
+    with pytest.raises(UserError, match=f"a program: .*{said}"):
+        benchmark.check_same("a program", measuring.Run(ids, logits, []), first)
+
+
+@pytest.mark.parametrize("change", [0, 0.0019])
+def test_runs_that_agree_but_for_rounding_are_accepted(change):
+    first = measuring.Run([3, 4], [np.float32([1, -20])], [])
+    benchmark.check_same("", measuring.Run([3, 4], [first.logits[0] + change], []), first)
+    benchmark.check_same("", measuring.Run([3, 4], None, []), first)
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """A benchmark that takes no time, of a tiny model and without other programs."""
+    for name, n in {"n_vocab": 50, "n_embd": 4, "n_head": 1, "n_layer": 1, "n_inner": 16}.items():
+        monkeypatch.setitem(benchmark.HPARAMS, name, n)
+    for name in machine.KERNEL_NAMES:
+        monkeypatch.delenv(name, raising=False)
+
+    def missing(*_):
+        raise ImportError("not here", name="its package")
+
+    monkeypatch.setattr(peers, "llama_cpp", missing)
+    monkeypatch.setattr(peers, "transformers", missing)
+    monkeypatch.setattr(benchmark, "SETTLE", 0)
+    monkeypatch.setattr(benchmark, "N_TOKENS", 3)
+    monkeypatch.setattr(benchmark, "NOISY", 1e9)
+    monkeypatch.setattr(benchmark, "HERE", tmp_path / "kept")
+    (tmp_path / "kept").mkdir()
+    monkeypatch.setattr(sys, "argv", ["benchmark.py"])
+
+
+def test_benchmark_prints_its_tables_and_keeps_them(small, monkeypatch, tmp_path, capfd):
+    measured = [11e5, 12e5]
+    monkeypatch.setattr(benchmark, "best_bandwidth", lambda params: measured.pop())
+    checkout = tmp_path / "picoGPT"
+    checkout.mkdir()
+    (checkout / "gpt2.py").write_text(PICOGPT.format(root=str(benchmark.ROOT)))
+    sys.argv += ["--picogpt", str(checkout)]
+    benchmark.main()
+
+    printed = capfd.readouterr().out
+    text, said = printed.rsplit("\n\n", 1)
+    (path,) = (tmp_path / "kept/results").iterdir()
+    assert text in path.read_text("utf-8") and path.name in said
+    assert (tmp_path / "kept/benchmark.svg").exists()
+    assert printed.count("\npicoGPT ") == 2
+    assert "llama.cpp is left out: its package isn't installed." in printed
+    # 1,824 bytes of weights, and 32 of the cache for each token, by 1.2 MB/s
+    assert "the memory's limit 1.81 4.96 15.2 27.1 - -" in " ".join(printed.split())
+
+
+def test_nothing_is_kept_where_a_kernel_is_forced(small, monkeypatch, tmp_path, capfd):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    benchmark.main()
+    assert list((tmp_path / "kept").iterdir()) == []
+    assert "OPENBLAS_CORETYPE=Haswell is set" in capfd.readouterr().out
+
+
+def test_benchmark_stops_where_outputs_differ(small, monkeypatch):
+    def nothing_done(x, g, b):
+        return x
+
+    monkeypatch.setattr(gpt2_kvcache, "layer_norm", nothing_done)
+    with pytest.raises(UserError, match="gpt2_kvcache.py after"):
+        benchmark.main()
+
+
+def test_random_weights_lie_in_memory_as_those_that_are_loaded(model):
+    params = weights.random_params(n_vocab=5, n_ctx=4, n_embd=8, n_layer=1, n_inner=32)
+    named = by_name(params)
+    for name, array in by_name(model.params).items():
+        if name in named:
+            assert named[name].flags.f_contiguous == array.flags.f_contiguous
+    assert named["ln_f.weight"].mean() == pytest.approx(1, abs=0.1)
+    assert sum(array.size for array in named.values()) == 5 * 8 + 4 * 8 + 12 * 64 + 13 * 8 + 2 * 8
+
+
+def test_clock_counts_each_id_and_keeps_its_logits(model):
+    args = model.encoder.encode("The wolf"), model.params, model.n_head, 4
+    for module in measuring.FILES.values():
+        run = measuring.timed_generate(module, *args)
+        assert run.ids == list(module.generate(*args))
+        assert [int(logits.argmax()) for logits in run.logits] == run.ids
+        assert len(run.seconds) == 4 and min(run.seconds) > 0
+
+
+def test_figures_have_three_digits():
+    values = 0.01234, 1.234, 12.34, 123.4, 1234, 12345
+    assert [*map(measuring.shown, values)] == ["0.0123", "1.23", "12.3", "123", "1,230", "12,300"]
+    assert measuring.ratio("1,230", "12.3") == "100"
+
+
+def test_spread_leaves_out_a_tenth_on_either_side():
+    assert measuring.spread([900, *range(10, 30), 0]) == pytest.approx(16.8 / 19.5)
