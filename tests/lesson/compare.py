@@ -32,6 +32,7 @@ from utils import load_encoder_hparams_and_params, parse, plain_endings
 
 N_AFTER = 3  # tokens to generate after each random prompt
 BUSY = 1  # of the median: times spread wider only where other programs run
+SECONDS = 1  # for the first steps
 
 
 class Token(NamedTuple):
@@ -80,10 +81,10 @@ def compared_after_random_prompts(params, hparams, n_random):
 
 
 def time_first_steps(ids, params, n_head):
-    """{file: the seconds of its first steps}. The files take turns, for about a second."""
+    """{file: the seconds of its first steps}. The files take turns, for SECONDS."""
     seconds = {file: [] for file in FILES}
     start = time.perf_counter()
-    while len(seconds["gpt2.py"]) < 2 or time.perf_counter() < start + 1:
+    while len(seconds["gpt2.py"]) < 2 or time.perf_counter() < start + SECONDS:
         for file, module in FILES.items():
             seconds[file] += timed_generate(module, ids, params, n_head, 1).seconds
     return {file: several[1:] for file, several in seconds.items()}  # the first was to warm up

@@ -46,8 +46,9 @@ def multiply_adds(n_seq, n_past, n_layer, n_embd):
 
 
 def main():
-    table = [["", "", "", "weights,", "cache of", "cache at", "billion multiply-adds", ""],
-             ["", "", "", "", "a token,", "1,024,", "of a step at 1,024", ""],
+    table = [["", "", "", "", "cache of", "cache at", "multiply-adds", ""],
+             ["", "", "", "", "1 token,", "1,024", "of a step at 1,024", ""],
+             ["", "", "", "weights,", "", "tokens,", "tokens, billions:", ""],
              ["model", "n_layer", "n_embd", "MB", "kB", "MB", "without cache", "with"]]
     for name, size in SIZES.items():
         without, cached = multiply_adds(N_CTX, 0, *size), multiply_adds(1, N_CTX - 1, *size)
