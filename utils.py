@@ -3,17 +3,17 @@ import contextlib
 import ctypes
 import hashlib
 import inspect
-import itertools
 import json
 import math
 import numbers
 import os
-import re
 import sys
 import time
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import fire
 import numpy as np
 from tqdm import tqdm
 
@@ -24,49 +24,35 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None
 
-# The published models on the Hugging Face hub, each at one revision, with the sha256 of its files.
+# The published models: repository on the Hugging Face hub, revision, size of the weights.
 PUBLISHED = {
-    "124M": {
-        "repository": "openai-community/gpt2",
-        "revision": "607a30d783dfa663caf39e06633721c8d4cfcd7e",
-        "size": "548 MB",
-        "config.json": "0daed7749b4f02b8f76240d5444551d7b08712dab4d0adb8239c56ba823bb7b4",
-        "model.safetensors": "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
-    },
-    "355M": {
-        "repository": "openai-community/gpt2-medium",
-        "revision": "6dcaa7a952f72f9298047fd5137cd6e4f05f41da",
-        "size": "1.5 GB",
-        "config.json": "ef1a44d889ad1a0acc7731c78134f1b87d2d222f110e97dd10fd4117331caf22",
-        "model.safetensors": "fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd",
-    },
-    "774M": {
-        "repository": "openai-community/gpt2-large",
-        "revision": "32b71b12589c2f8d625668d2335a01cac3249519",
-        "size": "3.2 GB",
-        "config.json": "7fccdcfd6622055342a734c663ee0b61ff4fd697f42467595df0bf4448c8c170",
-        "model.safetensors": "5f47f3e12f91cd33b662ce7e433b6150ad5512b5884a2cee961b50e9c3bbebce",
-    },
-    "1558M": {
-        "repository": "openai-community/gpt2-xl",
-        "revision": "15ea56dee5df4983c59b2538573817e1667135e2",
-        "size": "6.4 GB",
-        "config.json": "be48115d52314bc27327e160bf10197760db02ea689d10adb24db4102edf7a8a",
-        "model.safetensors": "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a",
-    },
+    "124M": ("openai-community/gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e", "548 MB"),
+    "355M": ("openai-community/gpt2-medium", "6dcaa7a952f72f9298047fd5137cd6e4f05f41da", "1.5 GB"),
+    "774M": ("openai-community/gpt2-large", "32b71b12589c2f8d625668d2335a01cac3249519", "3.2 GB"),
+    "1558M": ("openai-community/gpt2-xl", "15ea56dee5df4983c59b2538573817e1667135e2", "6.4 GB"),
 }
-VOCABULARY = {  # the same files in all four
-    "vocab.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+SHA256 = {
+    "124M/config.json": "0daed7749b4f02b8f76240d5444551d7b08712dab4d0adb8239c56ba823bb7b4",
+    "124M/model.safetensors": "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707",
+    "355M/config.json": "ef1a44d889ad1a0acc7731c78134f1b87d2d222f110e97dd10fd4117331caf22",
+    "355M/model.safetensors": "fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd",
+    "774M/config.json": "7fccdcfd6622055342a734c663ee0b61ff4fd697f42467595df0bf4448c8c170",
+    "774M/model.safetensors": "5f47f3e12f91cd33b662ce7e433b6150ad5512b5884a2cee961b50e9c3bbebce",
+    "1558M/config.json": "be48115d52314bc27327e160bf10197760db02ea689d10adb24db4102edf7a8a",
+    "1558M/model.safetensors": "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a",
+    "vocab.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",  # of all four
     "merges.txt": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
 HUB = "https://huggingface.co"
-CONNECT_SECONDS = 5
-READ_SECONDS = 30
+TIMEOUT = 3, 10  # seconds to connect, and to wait for the next bytes
+PAUSE = 1  # seconds: a failed request is made again at once, then after 2 pauses, then after 4
 
 SAFETENSORS = "model.safetensors"
+PIECES = "model-*-of-*.safetensors"  # as large models are saved
 TF_DATA = "model.ckpt.data-00000-of-00001"
+NEEDED = [["config.json"], ["vocab.json", "merges.txt"], [SAFETENSORS]]  # what is in one folder
 STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # types in a safetensors file, in NumPy
-MAX_HEADER = 100_000_000  # bytes, by the format's own rule
+BAR_AFTER = 1  # seconds of loading
 
 
 # ---------------------------------------------------------------- the command line
@@ -141,19 +127,22 @@ def parse(main, args):
         print(usage(main), flush=True)
         sys.exit()
 
-    parameters = inspect.signature(main).parameters
-    check_options(parameters, args)
     words, options = words_and_options(args)
+    signature = inspect.signature(main)
     try:
-        bound = inspect.signature(main).bind(*words, **options)
+        bound = signature.bind(*words, **options)
     except TypeError as error:
-        raise UserError(f'give one prompt, in quotes, "like this" ({error}); '
-                        f"{known_options(parameters)}") from error
+        names = ", ".join(f"--{name}" for name in signature.parameters if name != "prompt")
+        raise UserError(f"{error}; the options are {names} and --help; give one prompt, in quotes, "
+                        '"like this", after -- if it begins with a hyphen, or only - to read '
+                        "standard input") from error
 
-    for name, value in bound.arguments.items():
-        if type(parameters[name].default) is int:
-            bound.arguments[name] = whole_number(name, value)
-    bound.arguments["prompt"] = read_prompt(bound.arguments["prompt"])
+    for name, text in bound.arguments.items():
+        default = signature.parameters[name].default
+        if type(default) is int:
+            bound.arguments[name] = whole_number(name, text, least=min(default, 1))
+    if bound.arguments["prompt"] == "-":
+        bound.arguments["prompt"] = read_standard_input()
     bound.apply_defaults()
     return bound.arguments
 
@@ -166,34 +155,15 @@ def usage(main):
             f'Example:\n    python {program} "Once upon a time" --model_size 1M')
 
 
-def known_options(parameters):
-    names = [f"--{name}" for name in parameters if name != "prompt"]
-    return f"the options are {', '.join(names)} and --help"
-
-
-def check_options(parameters, args):
-    """Refuse an unknown option, and one without a value, which fire would take for True."""
-    for arg, following in itertools.pairwise([*args, "--"]):
-        if not is_option(arg):
-            continue
-        name = arg.split("=")[0].lstrip("-").replace("-", "_")
-        if name not in parameters:
-            raise UserError(f'unknown option {arg}; if it is the prompt, write --prompt="{arg}"; '
-                            f"{known_options(parameters)}")
-        if "=" not in arg and is_option(following):
-            raise UserError(f"{arg} needs a value; one that begins with a hyphen is {arg}=VALUE")
-
-
-def is_option(arg):
-    return re.match("--|-[a-zA-Z]", arg)
-
-
 def words_and_options(args):
     """The words and {option: value} of a command line, all as text.
 
-    fire runs a function before it looks at unknown options, so collect stands in main's place.
+    What follows -- is the prompt, even if it looks like an option. fire runs a function before it
+    looks at unknown options, so collect stands in main's place.
     """
-    import fire  # here, since only a command line needs it
+    if "--" in args:
+        i = args.index("--")
+        args = [*args[:i], "--prompt=" + " ".join(args[i + 1 :])]
 
     @fire.decorators.SetParseFn(str)
     def collect(*words, **options):
@@ -206,22 +176,16 @@ def words_and_options(args):
     return fire.Fire(collect, [*args, "--", no_separator], serialize=print_nothing)
 
 
-def whole_number(name, text):
-    if not text.isdecimal() or len(text) > 9 or int(text) == 0:
-        raise UserError(f"{name} is a whole number from 1 up, not {brief(text)}")
+def whole_number(name, text, least):
+    if not text.isdecimal() or int(text) < least:
+        raise UserError(f"{name} is a whole number from {least} up, not {brief(text)}")
     return int(text)
 
 
-def read_prompt(prompt):
-    """The prompt; - stands for all of standard input."""
-    if prompt == "-" and sys.stdin:
-        prompt = sys.stdin.buffer.read().decode(errors="surrogateescape")
-
-    if re.search("[\ud800-\udfff]", prompt):
-        encoding = sys.getfilesystemencoding()
-        hint = "" if encoding == "utf-8" else f" (the locale's is {encoding}: set PYTHONUTF8=1)"
-        raise UserError(f"the prompt is not valid UTF-8{hint}")
-    return prompt
+def read_standard_input():
+    """All of standard input, without the newline that echo adds."""
+    text = sys.stdin.buffer.read().decode(errors="surrogateescape")
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 def check_inputs(inputs, n_tokens, n_vocab, n_ctx):
@@ -231,8 +195,8 @@ def check_inputs(inputs, n_tokens, n_vocab, n_ctx):
     if len(inputs) == 0:
         raise UserError("the prompt is empty, and the vocabulary has no <|endoftext|> for that")
     for i in inputs:
-        if not isinstance(i, numbers.Integral) or not 0 <= i < n_vocab:
-            raise UserError(f"id {brief(i)} is not in the vocabulary, which is 0 to {n_vocab - 1}")
+        if not 0 <= i < n_vocab:
+            raise UserError(f"id {i} is not in the vocabulary, which is 0 to {n_vocab - 1}")
     if len(inputs) + n_tokens > n_ctx:
         raise UserError(f"{len(inputs)} prompt tokens and {n_tokens} to generate do not fit this "
                         f"model's context of {n_ctx}: shorten one of them")
@@ -242,61 +206,53 @@ def check_inputs(inputs, n_tokens, n_vocab, n_ctx):
 
 
 def load_encoder_hparams_and_params(model_size, models_dir=None):
-    """Tokenizer, hparams (n_vocab, n_ctx, n_embd, n_head, n_layer), float32 params of a model.
+    """Tokenizer, hparams (see read_hparams), float32 params of a model.
 
     model_size is a folder in models_dir (if None, models beside this file). What a published model
     lacks there is taken from Hugging Face's cache, or else downloaded. UserError or OSError.
     """
     models_dir = Path(os.path.expanduser(models_dir or Path(__file__).parent / "models"))
-    config, vocabulary, weights = find_files(model_size, models_dir / model_size)
-    try:
-        hparams = read_hparams(config)
-        encoder = Encoder(vocabulary, hparams["n_vocab"])
-        params = read_params(weights, hparams)
-    except FileNotFoundError as error:
-        raise OSError(f"{error.filename} is missing") from error
-
+    config, vocabulary, weights = find_files(model_size, models_dir)
+    hparams = read_hparams(config)
+    encoder = Encoder(vocabulary, hparams["n_vocab"])
+    params = read_params(weights, hparams)
     keep_freed_memory()
     return encoder, hparams, params
 
 
-def find_files(model_size, folder):
+def find_files(model_size, models_dir):
     """Where a model's configuration, the folder of its vocabulary, and its weights are."""
-    if model_size in PUBLISHED and not (folder / TF_DATA).exists():
-        places = [folder, *hub_cache(model_size)]
-        download_missing(model_size, places)
-        config = find(places, "config.json") / "config.json"
-        weights = find(places, SAFETENSORS) / SAFETENSORS
-        return config, find(places, *VOCABULARY), weights
+    folder = models_dir / model_size
+    if not (folder / SAFETENSORS).exists():
+        if (folder / TF_DATA).exists():
+            return folder / "hparams.json", folder, folder / TF_DATA
+        found = list(folder.glob(PIECES))
+        if found:
+            return folder / "config.json", folder, found[0]
 
+    if model_size in PUBLISHED:
+        config, vocabulary, weights = find_published(model_size, folder)
+        return config / "config.json", vocabulary, weights / SAFETENSORS
     if (folder / SAFETENSORS).exists():
         return folder / "config.json", folder, folder / SAFETENSORS
-    if (folder / TF_DATA).exists():
-        return folder / "hparams.json", folder, folder / TF_DATA
-    raise UserError(why_no_model(folder))
+    raise UserError(why_no_model(model_size, models_dir))
 
 
-def find(places, *names):
-    """The first of some folders that has all these files, or None."""
-    for place in places:
-        if all((place / name).exists() for name in names):
-            return place
-    return None
-
-
-def why_no_model(folder):
-    """Why no model was found in folder, in one line."""
-    if not folder.is_dir():
-        weights = [*folder.parent.glob(f"*/{SAFETENSORS}"), *folder.parent.glob(f"*/{TF_DATA}")]
-        there = ", ".join(sorted(path.parent.name for path in weights)) or "none"
-        return (f"no model {folder.name} in {folder.parent}, which has {there}; "
+def why_no_model(model_size, models_dir):
+    """Why no model was found, in one line."""
+    folder = models_dir / model_size
+    if folder.is_dir():
+        return (f"{folder} has neither {SAFETENSORS}, which transformers' save_pretrained writes, "
+                f"nor OpenAI's {TF_DATA}; it has {names_in(folder)}")
+    if models_dir.is_dir():
+        return (f"no folder {model_size} in {models_dir}, which has {names_in(models_dir)}; "
                 f"{', '.join(PUBLISHED)} are downloaded when they are asked for")
+    return f"there is no folder {models_dir}"
 
-    names = []
-    for path in sorted(folder.glob("[!.]*")):
-        names.append(path.name if path.exists() else f"{path.name} (a broken link)")
-    has = f"; it has {', '.join(names)}" if names else ""
-    return f"{folder} has neither {SAFETENSORS} in one piece nor {TF_DATA}{has:.200}"
+
+def names_in(folder):
+    names = ", ".join(sorted(path.name for path in folder.iterdir()))
+    return f"{names or 'nothing':.200}"
 
 
 def keep_freed_memory():
@@ -316,8 +272,12 @@ def keep_freed_memory():
 
 
 def read_hparams(path):
-    """n_vocab, n_ctx, n_embd, n_head, n_layer from a config.json or OpenAI's hparams.json."""
+    """n_vocab, n_ctx, n_embd, n_head, n_layer, n_inner from a config.json or OpenAI's hparams.json.
+
+    n_inner is the width inside the feed-forward network.
+    """
     config = read_json(path)
+    check_architecture(path, config)
     hparams = {
         "n_vocab": config.get("vocab_size", config.get("n_vocab")),
         "n_ctx": config.get("n_positions", config.get("n_ctx")),
@@ -326,24 +286,20 @@ def read_hparams(path):
         "n_layer": config.get("n_layer"),
     }
     for name, n in hparams.items():
-        largest = 1000 if name == "n_layer" else 1_000_000  # no model is larger
-        if type(n) is not int or not 0 < n <= largest:
-            raise UserError(f"{path}: {name} is {brief(n)}, not a number from 1 to {largest}")
-    if hparams["n_embd"] % hparams["n_head"]:
-        raise UserError(f"{path}: n_head {hparams['n_head']} does not divide n_embd "
-                        f"{hparams['n_embd']}")
-
-    check_architecture(path, config, hparams["n_embd"])
+        if type(n) is not int or not 0 < n < 1_000_000:
+            raise UserError(f"{path}: {name} is {brief(n)}, not a number from 1 to 999,999")
+    hparams["n_inner"] = config.get("n_inner") or 4 * hparams["n_embd"]
     return hparams
 
 
-def check_architecture(path, config, n_embd):
+def check_architecture(path, config):
     """Refuse what the model files would run wrongly. Of each key's values the first is default."""
     right = {
         "model_type": ["gpt2"],
-        "activation_function": ["gelu_new", "gelu_pytorch_tanh"],  # two names of one function
+        "activation_function": [  # five names of one function
+            "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate",
+        ],
         "layer_norm_epsilon": [1e-5],
-        "n_inner": [None, 4 * n_embd],
         "scale_attn_weights": [True],
         "scale_attn_by_inverse_layer_idx": [False],
         "add_cross_attention": [False],
@@ -358,8 +314,12 @@ def check_architecture(path, config, n_embd):
 # ---- weights
 
 
-def nest(read, n_vocab, n_ctx, n_embd, n_layer, **_):
-    """The dicts that gpt2() takes, with read(name on the hub, shape, order) for each array."""
+def nest(read, n_vocab, n_ctx, n_embd, n_layer, n_inner, **_):
+    """The dicts that gpt2() takes, with read(name on the hub, shape, order) for each array.
+
+    One read takes the arrays from files. Another only notes names and shapes: OpenAI's file has no
+    list of what is in it.
+    """
     def linear(name, n_in, n_out):
         w = read(f"{name}.weight", (n_in, n_out), order="F")
         return {"w": w, "b": read(f"{name}.bias", (n_out,))}
@@ -376,75 +336,80 @@ def nest(read, n_vocab, n_ctx, n_embd, n_layer, **_):
             },
             "ln_2": norm(f"{name}.ln_2"),
             "mlp": {
-                "c_fc": linear(f"{name}.mlp.c_fc", n_embd, 4 * n_embd),
-                "c_proj": linear(f"{name}.mlp.c_proj", 4 * n_embd, n_embd),
+                "c_fc": linear(f"{name}.mlp.c_fc", n_embd, n_inner),
+                "c_proj": linear(f"{name}.mlp.c_proj", n_inner, n_embd),
             },
         }
 
+    layers = tqdm(range(n_layer), "loading", delay=BAR_AFTER, leave=False, disable=None)
     return {
         "wte": read("wte.weight", (n_vocab, n_embd)),
         "wpe": read("wpe.weight", (n_ctx, n_embd)),
-        "blocks": [block(f"h.{i}") for i in range(n_layer)],
+        "blocks": [block(f"h.{i}") for i in layers],
         "ln_f": norm("ln_f"),
     }
 
 
 def read_params(path, hparams):
-    """Nested dicts of float32 arrays, from a safetensors file or OpenAI's TensorFlow data file.
+    """Nested dicts of float32 arrays, from safetensors files or OpenAI's TensorFlow data file.
 
-    Each matrix w lies in memory column by column (see by_columns). UserError names the file.
+    Of weights in pieces, path is any piece. Each matrix w lies in memory column by column (see
+    by_columns). UserError names the file.
     """
-    with reading(path):
-        if path.name == TF_DATA:
-            layout = tensorflow_layout(path, hparams)
-        else:
-            layout = safetensors_layout(path)
-        if f"h.{hparams['n_layer']}.ln_1.weight" in layout:
-            raise UserError(f"{path}: more layers than the n_layer {hparams['n_layer']} configured")
+    if path.name == TF_DATA:
+        layout = tensorflow_layout(path, hparams)
+    else:
+        layout = {}
+        for file in pieces(path):
+            layout |= safetensors_layout(file)
 
-        nest(partial(check_tensor, path, layout), **hparams)  # before gigabytes are read
-        params = nest(partial(read_tensor, path, layout), **hparams)
-        check_head(path, layout, params["wte"])
+    if f"h.{hparams['n_layer']}.ln_1.weight" in layout:
+        raise UserError(f"{path}: more layers than the n_layer {hparams['n_layer']} configured")
+    read = partial(read_tensor, path, layout)
+    params = nest(read, **hparams)
+
+    wte = params["wte"]
+    if "lm_head.weight" in layout and not np.array_equal(wte, read("lm_head.weight", wte.shape)):
+        raise UserError(f"{path}: lm_head.weight differs from wte.weight: can't be run")
     return params
 
 
+def pieces(path):
+    """The file path, or all files that it is one of: model-00001-of-00003.safetensors, ..."""
+    if not path.match(PIECES):
+        return [path]
+    n = path.stem.split("-")[-1]
+    return [path.with_name(f"model-{i:05}-of-{n}.safetensors") for i in range(1, int(n) + 1)]
+
+
 def safetensors_layout(path):
-    """{name: (dtype, shape, offset)}: the header's length (8 bytes), the header (JSON), tensors."""
-    size = path.stat().st_size
-    with open(path, "rb") as file:
+    """{name: (path, dtype, shape, offset)} of the tensors in a safetensors file.
+
+    It is the header's length (8 bytes), the header (JSON), and the tensors' bytes.
+    """
+    with reading(path), open(path, "rb") as file:
+        size = os.path.getsize(path)
         first_bytes = file.read(8)
         if first_bytes == b"version ":
             raise UserError(f"{path}: a Git LFS pointer, not the weights: run git lfs pull")
-        n_header = int.from_bytes(first_bytes, "little")
-        if not 0 < n_header <= min(size - 8, MAX_HEADER):
+        begin = 8 + int.from_bytes(first_bytes, "little")  # of the tensors
+        if begin > size:
             raise UserError(f"{path}: not a safetensors file, or cut short")
-        header = json.loads(file.read(n_header))
+        header = json.loads(file.read(begin - 8))
 
-    header.pop("__metadata__", None)
-    layout, end = {}, 0
-    for name, tensor in header.items():
-        first, last = tensor["data_offsets"]
-        check_length(path, name, tensor, first, last)
-        offset = 8 + n_header + first
-        layout[name.removeprefix("transformer.")] = tensor["dtype"], tuple(tensor["shape"]), offset
-        end = max(end, 8 + n_header + last)
-    if end != size:
-        raise UserError(f"{path}: {size} bytes long, but {end} by its header: is it cut short?")
+        header.pop("__metadata__", None)
+        layout, end = {}, begin
+        for name, tensor in header.items():
+            first, last = tensor["data_offsets"]
+            name = name.removeprefix("transformer.")
+            layout[name] = path, tensor["dtype"], tuple(tensor["shape"]), begin + first
+            end = max(end, begin + last)
+        check_size(path, size, end)
     return layout
 
 
-def check_length(path, name, tensor, first, last):
-    """Refuse a tensor that lies elsewhere than its own type and shape say."""
-    dtype, shape = tensor["dtype"], tensor["shape"]
-    if dtype in STORED:
-        n_bytes = math.prod(shape) * np.dtype(STORED[dtype]).itemsize
-        if first < 0 or last - first != n_bytes:
-            raise UserError(f"{path}: {brief(name)}, {dtype} of {brief(shape)}, does not take the "
-                            f"bytes {brief(first)} to {brief(last)}")
-
-
 def tensorflow_layout(path, hparams):
-    """{name: (dtype, shape, offset)}: float32 tensors alone, in the order of OpenAI's names.
+    """The same of OpenAI's file: float32 tensors alone, in the order of OpenAI's names.
 
     Those names sort as strings (h1, h10, h2), just as the hub's names do.
     """
@@ -456,41 +421,36 @@ def tensorflow_layout(path, hparams):
     nest(note, **hparams)
     layout, end = {}, 0
     for name, shape in sorted(shapes.items()):
-        layout[name] = "F32", shape, end
+        layout[name] = path, "F32", shape, end
         end += 4 * math.prod(shape)
-    size = path.stat().st_size
-    if end != size:
-        raise UserError(f"{path}: {size} bytes long, but {end} by hparams.json: is it cut short?")
+    check_size(path, os.path.getsize(path), end)
     return layout
 
 
-def check_tensor(path, layout, name, shape, order="C"):
-    """Refuse a tensor that is missing, or of another type or shape than the model's."""
-    if name not in layout:
-        raise UserError(f"{path}: {why_missing(layout, name)}")
-    dtype, stored_shape, _ = layout[name]
-    if dtype not in STORED:
-        raise UserError(f"{path}: {name} is stored as {brief(dtype)}, but only "
-                        f"{', '.join(STORED)} can be read")
-    if stored_shape != shape:
-        raise UserError(f"{path}: {name} is {brief(stored_shape)}, where {shape} belongs")
-
-
-def why_missing(layout, name):
-    """What the names in a file tell about one that isn't there."""
-    if any("lora_" in stored for stored in layout):
-        return "an adapter's weights: merge them into their model, and save that"
-    for stored in layout:
-        if stored.endswith(f".{name}"):
-            return f"{name} is called {brief(stored)}: take that prefix off all names"
-    return f"{name} is missing"
+def check_size(path, size, expected):
+    if size != expected:
+        raise UserError(f"{path}: {size} bytes long, where {expected} belong: is it cut short?")
 
 
 def read_tensor(path, layout, name, shape, order="C"):
     """A tensor as float32, row by row (order C) or column by column (order F)."""
-    dtype, _, offset = layout[name]
-    stored = np.fromfile(path, STORED[dtype], math.prod(shape), offset=offset).reshape(shape)
+    if name not in layout:
+        raise UserError(f"{path}: {why_missing(layout, name)}")
+    path, dtype, stored_shape, offset = layout[name]
+    with reading(path):
+        if dtype not in STORED or stored_shape != shape:
+            raise UserError(f"{path}: {name} is {brief(dtype)} of {brief(stored_shape)}, where "
+                            f"{', '.join(STORED)} of {shape} can be read")
+        stored = np.fromfile(path, STORED[dtype], math.prod(shape), offset=offset).reshape(shape)
     return by_columns(stored) if order == "F" else as_float32(stored)
+
+
+def why_missing(layout, name):
+    """What the names in a file tell about one that isn't there."""
+    for stored in layout:
+        if stored.endswith(f".{name}"):
+            return f"{name} is called {brief(stored)}: take that prefix off all names"
+    return f"{name} is missing"
 
 
 def as_float32(stored):
@@ -512,154 +472,153 @@ def by_columns(stored, n_rows=16):
     return columns
 
 
-def check_head(path, layout, wte):
-    """Refuse a model whose output layer isn't wte."""
-    if "lm_head.weight" in layout:
-        check_tensor(path, layout, "lm_head.weight", wte.shape)
-        if not np.array_equal(wte, read_tensor(path, layout, "lm_head.weight", wte.shape)):
-            raise UserError(f"{path}: lm_head.weight differs from wte.weight: can't be run")
-
-
-# ---- downloads
+# ---------------------------------------------------------------- downloads
 
 
 def hub_cache(model_size):
     """The folders in which Hugging Face's own programs keep a published model."""
-    model = PUBLISHED[model_size]
-    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
-    cache = Path(os.path.expanduser(os.environ.get("HF_HUB_CACHE") or home / "hub"))
-    owner, name = model["repository"].split("/")
-    repositories = [f"models--{owner}--{name}", f"models--{name}"]  # the new name and the old
-    return [cache / repository / "snapshots" / model["revision"] for repository in repositories]
+    env = os.environ
+    home = env.get("HF_HOME") or Path(env.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    cache = env.get("HF_HUB_CACHE") or env.get("HUGGINGFACE_HUB_CACHE") or Path(home, "hub")
+    cache = Path(os.path.expanduser(cache))
+
+    repository, revision, _ = PUBLISHED[model_size]
+    owner, name = repository.split("/")
+    folders = [f"models--{owner}--{name}", f"models--{name}"]  # by the new name and the old
+    return [cache / folder / "snapshots" / revision for folder in folders]
 
 
-def missing_files(places):
-    """The files of a published model that the first of the folders lacks, and no other has."""
+def find_published(model_size, folder):
+    """The folders with a published model's configuration, vocabulary, and weights.
+
+    What neither folder nor the cache of Hugging Face has is downloaded to folder.
+    """
+    places = [folder, *hub_cache(model_size)]
+    found = [find(places, names) for names in NEEDED]
     missing = []
-    for names in (["config.json"], [*VOCABULARY], [SAFETENSORS]):
-        if not find(places, *names):
-            missing += [name for name in names if not (places[0] / name).exists()]
-    return missing
+    for place, names in zip(found, NEEDED):
+        missing += [name for name in names if not (place / name).exists()]
+    if missing:
+        download_missing(model_size, folder, missing)
+    return found
 
 
-def download_missing(model_size, places):
-    """Download what is missing to the first of the folders, one process at a time."""
-    if not missing_files(places):
-        return
-    model, folder, hub = PUBLISHED[model_size], places[0], hub_address()
+def find(places, names):
+    """The first of some folders that has all these files, or else the first of them."""
+    for place in places:
+        if all((place / name).exists() for name in names):
+            return place
+    return places[0]
+
+
+def download_missing(model_size, folder, missing):
+    """Download these files of a published model to folder, one process at a time."""
+    repository, _, size = PUBLISHED[model_size]
+    if SAFETENSORS not in missing:
+        size = "1.5 MB"
+    print(f"downloading {', '.join(missing)} ({size}) of {repository} to {folder}", file=sys.stderr)
 
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        missing = missing_files(places)  # again, as another process may have brought them
-        size = model["size"] if SAFETENSORS in missing else "1.5 MB"
-        if missing:
-            print(f"downloading {', '.join(missing)} ({size}) of {model['repository']} to {folder}",
-                  file=sys.stderr)
         for name in missing:
-            url = f"{hub}/{model['repository']}/resolve/{model['revision']}/{name}"
-            download(url, folder / name, VOCABULARY.get(name) or model[name])
-
-
-def hub_address():
-    """The hub's address: HF_ENDPOINT, as mirrors use it, or Hugging Face's own."""
-    address = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
-    if not address.startswith(("http://", "https://")):
-        raise UserError(f"HF_ENDPOINT lacks http:// or https:// before {without_secrets(address)}")
-    return address
-
-
-def without_secrets(address):
-    """An address for a message: without its user part and its query."""
-    scheme, slashes, rest = address.rpartition("://")
-    return scheme + slashes + rest.rpartition("@")[2].split("?")[0]
+            if not (folder / name).exists():  # or else another process has brought it
+                download(model_size, folder / name)
 
 
 @contextlib.contextmanager
 def locked(folder):
-    """Hold a lock on folder, where there are locks."""
+    """Wait for other processes that download to folder, then let others wait."""
     if fcntl is None:
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        wait_for_lock(descriptor, folder)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
 
 
-def wait_for_lock(descriptor, folder):
+def download(model_size, path):
+    """Download a file of a published model. UserError or OSError says why that failed.
+
+    It grows as path.part, so that a later run can go on from there.
+    """
+    repository, revision, _ = PUBLISHED[model_size]
+    hub = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
+    url = f"{hub}/{repository}/resolve/{revision}/{path.name}"
+    part = path.with_name(f"{path.name}.part")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"waiting for another process that downloads to {folder}", file=sys.stderr)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:  # a file system without locks
-        pass
+        fetch(url, part)
+        check_sha256(part, SHA256.get(path.name) or SHA256[f"{model_size}/{path.name}"])
+        os.replace(part, path)
+    except ValueError as error:  # its message may show a password
+        raise UserError(f"HF_ENDPOINT or a proxy is not an address such as {HUB}") from error
+    except OSError as error:
+        raise OSError(
+            f"{path.name} could not be downloaded from {urlsplit(url).hostname}: {reason(error)}. "
+            f"The same command goes on from there. Or put {', '.join(sum(NEEDED, []))} of "
+            f"{repository} into {path.parent} by hand. --model_size 1M needs no download"
+        ) from error
 
 
-def download(url, path, sha256):
-    """Fetch url to path by way of path.part, which a later run resumes. OSError if it fails."""
-    part = path.with_name(path.name + ".part")
+def reason(error):
+    """Why a download failed: urllib3's reason, where requests has wrapped one."""
+    wrapped = error.args[0] if error.args else None
+    return getattr(wrapped, "reason", error)
+
+
+def fetch(url, part):
+    """Add to the file part what it lacks of url. OSError if two answers in a row bring nothing."""
     part.touch()
+    n_fruitless = 0
     while True:
         n_had = part.stat().st_size
-        try:
-            fetch_rest(url, part)
-            break
-        except (OSError, ValueError) as error:  # ValueError: a malformed address
-            if part.stat().st_size <= n_had:  # this try has brought nothing
-                raise OSError(
-                    f"{path} from {without_secrets(url)}: {first_cause(error)}. The same command "
-                    "goes on from there; --model_size 1M needs no download") from error
-
-    with open(part, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        part.unlink()
-        raise OSError(f"{path} from {without_secrets(url)}: its sha256 is {found}, not {sha256}. "
-                      "It was removed: the same command downloads it again")
-    os.replace(part, path)
+        with request(url, n_had) as response:
+            if response.status_code == 416:  # there is no more
+                return
+            try:
+                return save(response, part, begin=n_had if response.status_code == 206 else 0)
+            except OSError:  # it has broken off
+                n_fruitless = 0 if part.stat().st_size > n_had else n_fruitless + 1
+                if n_fruitless == 2:
+                    raise
 
 
-def fetch_rest(url, part):
-    """Add to the file part what it lacks of url. OSError where that breaks off."""
-    import requests  # here, since it takes 0.2 s that other runs do not need
+def request(url, begin):
+    """The hub's answer to a request for url from a byte on. OSError if there is none to use."""
+    import requests  # here, since it takes 0.05 s that other runs do not need
+    from urllib3.util import Retry
 
-    n_had = part.stat().st_size
-    headers = {"Accept-Encoding": "identity", "Range": f"bytes={n_had}-"}
-    timeout = CONNECT_SECONDS, READ_SECONDS
-    with requests.get(url, headers=headers, stream=True, timeout=timeout) as response:
-        if response.status_code == 416:  # there is no more
-            return
-        save(response, part, begin=first_byte(response, n_had))
+    retry = Retry(3, connect=2, backoff_factor=PAUSE, status_forcelist=[429, 500, 502, 503, 504],
+                  raise_on_status=False, respect_retry_after_header=False)  # it may ask for hours
+    session = requests.Session()
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retry))
 
-
-def first_byte(response, n_had):
-    """Where in the file a response begins: at n_had, as asked for, or at 0."""
-    sent = response.headers.get("Content-Range", "")
-    if response.status_code == 206 and sent.startswith(f"bytes {n_had}-"):
-        return n_had
-    if response.status_code == 200:
-        return 0
-    raise OSError(f"HTTP status {response.status_code} {sent}".strip())
+    headers = {"Accept-Encoding": "identity", "Range": f"bytes={begin}-"}
+    response = session.get(url, headers=headers, stream=True, timeout=TIMEOUT)
+    if response.status_code not in (200, 206, 416):
+        raise OSError(f"HTTP status {response.status_code}")
+    return response
 
 
 def save(response, part, begin):
     """Write a response to the file part, from begin on, with a bar."""
     response.raw.enforce_content_length = True  # as urllib3 2 does by itself
     size = begin + int(response.headers.get("Content-Length", 0))
-    name = part.name.removesuffix(".part")
-    bar = tqdm(desc=name, total=size, initial=begin, unit="B", unit_scale=True, disable=None)
+    bar = tqdm(desc=part.stem, total=size, initial=begin, unit="B", unit_scale=True, disable=None)
     with bar, open(part, "ab" if begin else "wb") as file:
         for chunk in response.iter_content(1 << 16):
             file.write(chunk)
             bar.update(len(chunk))
 
 
-def first_cause(error):
-    """What went wrong in the first place: requests and urllib3 wrap an error several times."""
-    while error.__context__:
-        error = error.__context__
-    said = re.sub(r"\S*@", "", str(error)) or type(error).__name__  # no user and password
-    return f"{said:.150}"
+def check_sha256(part, sha256):
+    """Remove a file that isn't what was published."""
+    with open(part, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        part.unlink()
+        raise OSError(f"its sha256 is {found}, not {sha256}, so it was removed")

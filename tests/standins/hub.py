@@ -14,10 +14,10 @@ class Hub:
     compressed unless the request says otherwise.
 
     faults {name: [fault, ...]}: each request for a file's content uses one up. A fault is an HTTP
-    status or one of these words:
+    status (with a Retry-After of two hours) or one of these words:
         reset: the connection breaks off, and nothing has been sent.
         silent: nothing is sent, until release is set.
-        short: half is sent, and then comes the end.
+        empty, short: nothing or half is sent of what was announced, and then comes the end.
         hold: half is sent, half_sent is set, and the rest is sent when release is set.
         whole: the file is sent from its beginning, whatever Range asks for.
         shifted: what is sent begins one byte later than what Range asks for.
@@ -71,7 +71,7 @@ class Hub:
     def send_content(self, request, data, fault):
         begin = int(request.headers["Range"].removeprefix("bytes=").removesuffix("-"))
         if isinstance(fault, int):
-            reply(request, fault, b"" if fault == 204 else b"junk")
+            reply(request, fault, b"" if fault == 204 else b"junk", **{"Retry-After": "7200"})
         elif fault == "reset":
             reset(request)
         elif fault == "silent":
@@ -91,7 +91,7 @@ class Hub:
             body = gzip.compress(body, 1)
 
         half = len(body) // 2
-        n_sent = half if fault in ("short", "hold") else len(body)
+        n_sent = {"empty": 0, "short": half, "hold": half}.get(fault, len(body))
         reply(request, 206, body, n_sent, **headers)
         if fault == "hold":
             self.half_sent.set()
