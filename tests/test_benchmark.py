@@ -69,6 +69,7 @@ def made_up_seconds():
                       for r in (1.1, 1, 1.03)]
             seconds[name, n_prompt] = rounds
     seconds["llama.cpp, float32", 960][1][1:] = [0.01, 0.01, 0.1]
+    seconds["loop: eager", 10][1][1:] = [0.001, 0.001, 0.203]  # one round is the fastest of all
     for n_prompt in 128, 512, 960:
         del seconds["picoGPT", n_prompt]
     return seconds
@@ -77,6 +78,19 @@ def made_up_seconds():
 def test_report_from_known_seconds():
     text = benchmark.report(made_up_seconds(), [0.0071, 0.0072, 0.0073, 0.0074])
     assert text == REPORT.strip("\n")
+
+
+def test_figures_that_spread_too_wide_are_not_told():
+    assert benchmark.told([0.9, 1, 1.1]) == "1.00"
+    assert benchmark.told([0.9, 1, 1.2]) == "noisy"
+
+
+def test_results_and_drawing_are_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmark, "HERE", tmp_path)
+    benchmark.keep("A CPU (of 2026)", "the tables", made_up_seconds())
+    assert "the tables" in (tmp_path / "results/A-CPU-of-2026-.md").read_text("utf-8")
+    drawing = (tmp_path / "benchmark.svg").read_text("utf-8")
+    assert ">gpt2.py: 85 ms<" in drawing and ">gpt2_kvcache.py: 17 ms<" in drawing
 
 
 def test_kept_rounds_are_all_that_was_measured():
@@ -168,11 +182,15 @@ def test_benchmark_prints_its_tables_and_keeps_them(small, monkeypatch, tmp_path
     assert "the memory's limit 1.81 4.96 15.2 27.1 - -" in " ".join(printed.split())
 
 
-def test_nothing_is_kept_where_a_kernel_is_forced(small, monkeypatch, tmp_path, capfd):
-    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+@pytest.mark.parametrize("kernel, rounds, said", [
+    ("Haswell", 3, "OPENBLAS_CORETYPE=Haswell is set"), ("", 2, "Rounds: 2")])
+def test_nothing_is_kept_of_a_forced_kernel_or_of_two_rounds(kernel, rounds, said, small,
+                                                             monkeypatch, tmp_path, capfd):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", kernel)
+    sys.argv.append(f"--rounds={rounds}")
     benchmark.main()
     assert list((tmp_path / "kept").iterdir()) == []
-    assert "OPENBLAS_CORETYPE=Haswell is set" in capfd.readouterr().out
+    assert said in capfd.readouterr().out
 
 
 def test_benchmark_stops_where_outputs_differ(small, monkeypatch):

@@ -21,7 +21,8 @@ SMALL = f"""
 import sys
 sys.path.insert(0, {str(BENCHMARK.parent)!r})
 import benchmark
-benchmark.HPARAMS.update(n_vocab=50, n_embd=4, n_head=1, n_layer=1, n_inner=16)
+benchmark.HPARAMS.update(n_vocab=5000, n_embd=64, n_head=1, n_layer=1, n_inner=256)
+benchmark.N_TOKENS = 3
 benchmark.peers.load = lambda *_: ({{}}, set(), ["All other programs are left out."])
 benchmark.main()
 """
@@ -50,6 +51,13 @@ def test_speed_from_known_seconds():
     assert compare.speed_table(5, first, seconds) == SPEED.strip()
     one = compare.speed_table(5, first, {file: several[:1] for file, several in seconds.items()})
     assert [line.split(",")[0] for line in one.splitlines()[1:3]] == ["token 1", "all tokens"]
+
+
+def test_first_steps_take_turns_and_the_first_of_each_warms_up(monkeypatch):
+    seconds = iter([9, 8, 3, 4])
+    monkeypatch.setattr(compare, "SECONDS", 0)
+    monkeypatch.setattr(compare, "timed_generate", lambda *_: Run([1], [], [next(seconds)]))
+    assert compare.time_first_steps([], {}, 4) == {"gpt2.py": [3], "gpt2_kvcache.py": [4]}
 
 
 def token(chosen=1, cached=1, difference=1e-5, gap=1.0, rounding=1e-3):
@@ -104,12 +112,15 @@ def test_broken_cache_is_found_in_text_and_in_random_prompts(n_past_of_bug, said
             layer_kv[0, :, :n_past] = 0
         return mha(x, c_attn, c_proj, n_head, layer_kv, n_past)
 
-    monkeypatch.setattr(compare, "SECONDS", 0)
+    first = {"gpt2.py": [0.01, 0.05, 0.02], "gpt2_kvcache.py": [0.07, 0.04, 0.03]}
+    monkeypatch.setattr(compare, "time_first_steps", lambda *_: first)
     monkeypatch.setattr(gpt2_kvcache, "mha", keys_forgotten)
     with pytest.raises(SystemExit) as ending:
         compare.main("The wolf said", n_tokens_to_generate=4, model_size="1M", n_random=2)
     assert ending.value.code == 1
-    assert said in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert said in printed
+    assert "token 1, ms 20.0 40.0 0.500" in printed
 
 
 @pytest.mark.parametrize("load, later, is_busy", [
