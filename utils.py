@@ -50,7 +50,7 @@ PAUSE = 1  # seconds: a failed request is made again at once, then after 2 pause
 SAFETENSORS = "model.safetensors"
 PIECES = "model-*-of-*.safetensors"  # as large models are saved
 TF_DATA = "model.ckpt.data-00000-of-00001"
-NEEDED = [["config.json"], ["vocab.json", "merges.txt"], [SAFETENSORS]]  # what is in one folder
+NEEDED = [["config.json"], ["vocab.json", "merges.txt"], [SAFETENSORS]]  # each in one folder
 STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # types in a safetensors file, in NumPy
 BAR_AFTER = 1  # seconds of loading
 
@@ -591,8 +591,9 @@ def request(url, begin):
     import requests  # here, since it takes 0.05 s that other runs do not need
     from urllib3.util import Retry
 
+    # By its Retry-After header, a server may ask for hours.
     retry = Retry(3, connect=2, backoff_factor=PAUSE, status_forcelist=[429, 500, 502, 503, 504],
-                  raise_on_status=False, respect_retry_after_header=False)  # it may ask for hours
+                  raise_on_status=False, respect_retry_after_header=False)
     session = requests.Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retry))
