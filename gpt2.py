@@ -1,20 +1,21 @@
 """GPT-2 in plain NumPy: gpt2.py without a KV cache, gpt2_kvcache.py with one. Diff them.
 
 A KV cache keeps the keys and values of all tokens so far, for every layer, so that only the newest
-token has to run. It is one array: made in generate(), written and read in mha(), and in
-gpt2_kvcache.py alone. gpt2.py runs the whole text again for each new token.
+token has to run. Only gpt2_kvcache.py has one: an array, made in generate(), written and read in
+mha(). gpt2.py runs the whole text again for each new token.
 
 Model: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners". Its weights have
-OpenAI's names: wte and wpe are the token and position embeddings, one row each; c_attn, c_fc and
-c_proj are linear layers with a matrix w and a bias b; ln_1, ln_2 and ln_f are layer norms with a
-gain g and a bias b. They lie in nested dicts, and ** hands a dict's entries on as arguments:
+OpenAI's names: wte and wpe are the token and position embeddings, with a row for each token of the
+vocabulary and for each position; c_attn, c_fc and c_proj are linear layers with a matrix w and a
+bias b; ln_1, ln_2 and ln_f are layer norms with a gain g and a bias b. They are in nested dicts,
+and ** hands a dict's entries on as arguments:
 
     params["blocks"][0]["attn"]["c_attn"] = {"w": ..., "b": ...}
     linear(x, **c_attn)  # is linear(x, w=..., b=...)
 
 In shapes, n_seq counts the tokens that run, n_embd is the width of a token's row, and d_head =
-n_embd / n_head the width of one attention head. Every array is float32. Scalars are Python's own,
-because NumPy's are float64 (np.sqrt(2), for one) and would turn the arrays into float64.
+n_embd / n_head is the width of one attention head. Every array is float32. Scalars are Python's
+own, because NumPy's are float64 (np.sqrt(2), for one) and would turn the arrays into float64.
 """
 from utils import check_inputs, load_encoder_hparams_and_params, run
 
@@ -24,8 +25,8 @@ import numpy as np
 def gelu(x):
     """GPT-2's activation: near 0 for negative x, near x for positive (arXiv:1606.08415).
 
-    The exact gelu has no short formula. This is its approximation by tanh, and 0.044715 is the
-    number with which that comes closest.
+    The exact gelu needs the error function, which NumPy lacks. This is its approximation by tanh;
+    0.044715 fits best.
     """
     inner = (2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)  # NumPy is far slower with x**3
     return 0.5 * x * (1 + np.tanh(inner))
@@ -41,7 +42,7 @@ def softmax(x):
 def layer_norm(x, g, b, eps=1e-5):
     """Brings each row to mean 0 and variance 1, then times g, plus b (arXiv:1607.06450).
 
-    So what reads a row finds numbers of the same size in every layer, however much was added to it.
+    So rows have the same scale in every layer, however much has been added to them.
     """
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
@@ -64,7 +65,8 @@ def attention(q, k, v):
     """Causal scaled dot-product attention, all heads at once (arXiv:1706.03762, section 3.2.1).
 
     k and v [n_head, n_k, d_head] are the keys and values of n_k tokens. q [n_head, n_q, d_head]
-    are the queries of the last n_q of these: query i is token n_k - n_q + i's. -> q's shape
+    are the queries of the last n_q of these: query i belongs to token n_k - n_q + i.
+    Returns [n_head, n_q, d_head].
     """
     n_q, d_head = q.shape[1:]
 
@@ -81,7 +83,7 @@ def attention(q, k, v):
 def attention_in_halves(q, k, v):
     """The same as attention, only faster for many queries. Skip it at first reading.
 
-    The first half of the queries sees no key of the second half, so these are left out.
+    The first half of the queries sees no key of the second half, so those keys are left out.
     """
     n_q = q.shape[1]
     if n_q <= 128:
@@ -96,7 +98,7 @@ def attention_in_halves(q, k, v):
 def mha(x, c_attn, c_proj, n_head):
     """Multi-head causal self-attention: [n_seq, n_embd] -> [n_seq, n_embd]
 
-    Each head has queries, keys and values of its own, and so looks for something else.
+    Each head has queries, keys and values of its own, and so looks for something different.
     """
     n_seq, n_embd = x.shape
 
@@ -129,7 +131,7 @@ def transformer_block(x, attn, mlp, ln_1, ln_2, n_head):
 def gpt2(inputs, wte, wpe, blocks, ln_f, n_head):
     """Token ids [n_seq] -> float32 logits [n_vocab], a score for each token that may come next.
 
-    An id or a position for which there is no row is an IndexError, no id at all a ValueError.
+    An id or a position that is not there is an IndexError, no id at all a ValueError.
     """
     if len(inputs) == 0:
         raise ValueError("inputs is empty: the model needs at least one token id")
@@ -144,16 +146,16 @@ def gpt2(inputs, wte, wpe, blocks, ln_f, n_head):
     for block in blocks:
         x = transformer_block(x, **block, n_head=n_head)
 
-    # The last token's row says what comes next. It is multiplied by each token's row of wte, which
-    # gives that token's logit.
+    # The last token's row says what comes next: times the row of wte of a token in the vocabulary,
+    # it gives that token's logit.
     x = layer_norm(x[-1], **ln_f)  # [n_seq, n_embd] -> [n_embd]
     return x @ wte.T  # [n_embd] @ [n_embd, n_vocab] -> [n_vocab]
 
 
 def generate(inputs, params, n_head, n_tokens_to_generate):
-    """Yields the ids that continue inputs, each the likeliest (greedy), once it is chosen.
+    """Yields the ids that continue inputs, each the likeliest (greedy), as soon as it is chosen.
 
-    ValueError, when the first is asked for, if inputs and n_tokens_to_generate do not fit.
+    ValueError, when the first is asked for, if inputs or n_tokens_to_generate cannot be used.
     """
     check_inputs(inputs, n_tokens_to_generate, n_vocab=len(params["wte"]), n_ctx=len(params["wpe"]))
     ids = list(inputs)
@@ -167,12 +169,12 @@ def generate(inputs, params, n_head, n_tokens_to_generate):
 def main(prompt, *, n_tokens_to_generate=40, model_size="124M", models_dir=None):
     """Continue a prompt with GPT-2, each new token being the likeliest one (greedy decoding).
 
-    From Python, this is an iterator over pieces of text, which come as they are chosen.
+    From Python, this returns an iterator over pieces of text, which come as they are chosen.
 
     Args:
         prompt: The text to continue, in quotes, or - to read it from standard input.
             If it is empty, a new document begins.
-        n_tokens_to_generate: How many tokens to add at most; a text may end before.
+        n_tokens_to_generate: How many tokens to add at most; the text may end earlier.
         model_size: A folder in models_dir. 1M is there; 124M, 355M, 774M, 1558M are downloaded.
         models_dir: The folder that holds the models; if not given, models/ beside this file.
     """

@@ -33,7 +33,7 @@ COPIES = [  # the bug, how many tokens of the prompt go in first, a text, and wh
     ("positions from 0", 0, POSITIONS, "positions = range(len(inputs))"),
     ("keys one slot off", 0, KEEP_KEYS, ONE_SLOT_OFF),
     ("values forgotten", 0, KEEP_VALUES, KEEP_VALUES.replace("= v", "= 0 * v")),
-    ("n_past not advanced", 0, FED, "kv_cache=kv_cache, n_past=min(n_past, len(inputs)))"),
+    ("n_past stays at 1", 0, FED, "kv_cache=kv_cache, n_past=min(n_past, len(inputs)))"),
     ("mask on first columns", 0, MASKED, "scores[:, :, :n_q] += mask"),
     ("mask on first columns", 2, MASKED, "scores[:, :, :n_q] += mask"),
 ]
