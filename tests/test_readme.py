@@ -17,7 +17,7 @@ COMMANDS = []
 SHOWN = {}  # {a block of code, or its last command: the text block that follows}
 for (kind, block), (next_kind, next_block) in zip(BLOCKS, [*BLOCKS[1:], ("", "")]):
     if kind == "sh":
-        COMMANDS += block.splitlines()
+        COMMANDS += block.replace("\\\n    ", "").splitlines()
     if next_kind == "text":
         SHOWN[block if kind == "python" else COMMANDS[-1]] = next_block
 
