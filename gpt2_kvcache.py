@@ -17,9 +17,9 @@ In shapes, n_seq counts the tokens that run, n_embd is the width of a token's ro
 n_embd / n_head is the width of one attention head. Every array is float32. Scalars are Python's
 own, because NumPy's are float64 (np.sqrt(2), for one) and would turn the arrays into float64.
 """
-from utils import check_inputs, load_encoder_hparams_and_params, run
-
 import numpy as np
+
+from utils import check_inputs, load_encoder_hparams_and_params, run
 
 
 def gelu(x):

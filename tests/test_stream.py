@@ -59,11 +59,11 @@ def test_ctrl_c_keeps_the_text_so_far_and_ends_its_line(module, tmp_path):
 @BOTH
 def test_bar_is_shown_where_the_text_goes_to_a_file(module, tmp_path):
     ours, its = open_terminal()
-    with open(tmp_path / "text", "w") as file:
-        with start(program(module), *ARGS, stdout=file, stderr=its) as process:
-            os.close(its)
-            bar = shown(ours)
-            assert process.wait() == 0
+    file = open(tmp_path / "text", "w")
+    with file, start(program(module), *ARGS, stdout=file, stderr=its) as process:
+        os.close(its)
+        bar = shown(ours)
+        assert process.wait() == 0
     assert (tmp_path / "text").read_text() == TEXT + "\n"
     assert " 12/12 " in bar and "first token" not in bar
 
