@@ -47,6 +47,10 @@ def without_figures(text):
     return re.sub(r" +", " ", figures)
 
 
+def columns(line):
+    return re.split("  +", line)
+
+
 def test_diff_is_shown_whole_and_in_order():
     done = subprocess.run(["diff", "-U0", "gpt2.py", "gpt2_kvcache.py"], cwd=ROOT,
                           capture_output=True, encoding="utf-8")
@@ -107,6 +111,26 @@ def test_example_can_be_pasted_into_python_and_gives_what_its_comments_say():
     said = re.findall(r"^feed.*: (\(.*\))$", FROM_PYTHON, re.MULTILINE)
     assert len(said) == 5
     assert [line for line in done.stdout.splitlines() if line.startswith("('")] == said
+
+
+def test_figures_are_those_of_the_run_that_is_linked():
+    (path,) = set(re.findall(r"\((tests/benchmark/results/[^)]*)\)", README))
+    steps, totals = (ROOT / path).read_text("utf-8").split("prompt + 40 tokens, s")
+    shown_here = re.findall(r"^\| (.+?) \| (.+?) \| (.+?) \| (.+?) \|$", README, re.MULTILINE)
+    header, *rows = shown_here
+    assert header == ("milliseconds", "decode at 10", "at 960", "prefill of 960")
+    assert len(rows) == 8
+    measured = {name: figures for name, *figures in map(columns, steps.splitlines())}
+    for name, *cells in rows:
+        figures = measured[name.strip("`").split(" (")[0]]
+        assert cells == [figures[0], figures[3], figures[5]], name
+
+    totals = {name: figures for name, *figures in map(columns, totals.splitlines())}
+    without, cached = totals["gpt2.py"][3], totals["gpt2_kvcache.py"][3]
+    ratio = float(totals["times as fast with a cache"][3])
+    assert f"**{ratio:.0f} times faster:**" in README
+    assert f"take {without} s without the cache and {cached} s with it" in " ".join(README.split())
+    assert f"Memory read at {re.search(r'limit [(](.*)[)]', README)[1]}" in steps
 
 
 def test_page_is_short_and_narrow():
