@@ -100,7 +100,7 @@ class Encoder:
                 ids += [self._id_of_rank[rank] for rank in self._bpe.encode_ordinary(piece)]
 
         if None in ids:
-            raise UserError("the vocabulary has no token for bytes of the text")
+            raise UserError("the vocabulary has no token for some bytes of the text")
         return ids
 
     def _split(self, text):
@@ -177,7 +177,7 @@ def brief(value):
 
 @contextlib.contextmanager
 def reading(path):
-    """Makes a UserError that names the file of whatever goes wrong while it is taken apart."""
+    """Turns whatever goes wrong while a file is taken apart into a UserError that names it."""
     try:
         yield
     except (UserError, OSError, MemoryError):
@@ -283,7 +283,7 @@ def read_config(path, supported):
 
 
 def as_token(path, entry, **defaults):
-    """An added token as a dict. entry is its text, or a dict of what isn't as in defaults."""
+    """An added token as a dict. entry is its text, or a dict; defaults hold for the rest."""
     token = {"content": entry} if isinstance(entry, str) else entry
     check(path, token, ADDED_TOKEN)
     return defaults | token

@@ -48,7 +48,7 @@ TIMEOUT = 3, 10  # seconds to connect, and to wait for the next bytes
 PAUSE = 1  # seconds: a failed request is made again at once, then after 2 pauses, then after 4
 
 SAFETENSORS = "model.safetensors"
-PIECES = "model-*-of-*.safetensors"  # as large models are saved
+PIECES = "model-?????-of-?????.safetensors"  # as large models are saved
 TF_DATA = "model.ckpt.data-00000-of-00001"
 NEEDED = [["config.json"], ["vocab.json", "merges.txt"], [SAFETENSORS]]  # each in one folder
 STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}  # types in a safetensors file, in NumPy
@@ -71,7 +71,7 @@ def run(main):
 
 @contextlib.contextmanager
 def plain_endings():
-    """End the program in one line where a user can put it right. A bug keeps its traceback."""
+    """End with a one-line message where the user can fix the cause. A bug keeps its traceback."""
     try:
         yield
     except KeyboardInterrupt:
@@ -117,13 +117,15 @@ def speed(times):
     n = len(times) - 2
     if n > 0:
         seconds = times[-1] - times[1]
-        line += f", then {n} in {seconds:.2f} s: {n / seconds:,.0f} tokens a second"
+        digits = 0 if n / seconds > 10 else 2
+        line += f", then {n} in {seconds:.2f} s: {n / seconds:,.{digits}f} tokens a second"
     return line
 
 
 def parse(main, args):
     """main's arguments by name: text, but for those whose default is a number."""
-    if "-h" in args or "--help" in args:
+    before = args[: args.index("--")] if "--" in args else args  # what follows -- is the prompt
+    if "-h" in before or "--help" in before:
         print(usage(main), flush=True)
         sys.exit()
 
@@ -139,7 +141,7 @@ def parse(main, args):
 
     for name, text in bound.arguments.items():
         default = signature.parameters[name].default
-        if type(default) is int:
+        if type(default) is int:  # 0 is allowed only where it is the default
             bound.arguments[name] = whole_number(name, text, least=min(default, 1))
     if bound.arguments["prompt"] == "-":
         bound.arguments["prompt"] = read_standard_input()
@@ -184,7 +186,7 @@ def whole_number(name, text, least):
 
 def read_standard_input():
     """All of standard input, without the newline that echo adds."""
-    text = sys.stdin.buffer.read().decode(errors="surrogateescape")
+    text = sys.stdin.buffer.read().decode("utf-8-sig", "surrogateescape")
     return text.removesuffix("\n").removesuffix("\r")
 
 
@@ -293,7 +295,7 @@ def read_hparams(path):
 
 
 def check_architecture(path, config):
-    """Refuse what the model files would run wrongly. Of each key's values the first is default."""
+    """Refuse what gpt2.py would run wrongly. The first of each key's values is the default."""
     right = {
         "model_type": ["gpt2"],
         "activation_function": [  # five names of one function
@@ -315,10 +317,9 @@ def check_architecture(path, config):
 
 
 def nest(read, n_vocab, n_ctx, n_embd, n_layer, n_inner, **_):
-    """The dicts that gpt2() takes, with read(name on the hub, shape, order) for each array.
+    """The nested dicts that gpt2() takes, by a call of read(name on the hub, shape, order) each.
 
-    One read takes the arrays from files. Another only notes names and shapes: OpenAI's file has no
-    list of what is in it.
+    One read loads the array. Another only notes its shape, for OpenAI's file, which has no index.
     """
     def linear(name, n_in, n_out):
         w = read(f"{name}.weight", (n_in, n_out), order="F")
@@ -454,7 +455,7 @@ def why_missing(layout, name):
 
 
 def as_float32(stored):
-    """Numbers as float32. Whole numbers are BF16, which is the upper half of a float32."""
+    """Numbers as float32. uint16 holds BF16, which is the upper half of a float32."""
     if stored.dtype == np.uint16:
         return np.left_shift(stored, 16, dtype=np.uint32).view(np.float32)
     return stored.astype(np.float32, copy=False)
@@ -527,7 +528,7 @@ def download_missing(model_size, folder, missing):
 
 @contextlib.contextmanager
 def locked(folder):
-    """Wait for other processes that download to folder, then let others wait."""
+    """Hold a lock on folder, so that one process at a time downloads to it."""
     if fcntl is None:
         yield
         return
@@ -554,11 +555,12 @@ def download(model_size, path):
         check_sha256(part, SHA256.get(path.name) or SHA256[f"{model_size}/{path.name}"])
         os.replace(part, path)
     except ValueError as error:  # its message may show a password
-        raise UserError(f"HF_ENDPOINT or a proxy is not an address such as {HUB}") from error
+        raise UserError(f"HF_ENDPOINT or a proxy can't be used: is it an address such as {HUB}? "
+                        "A socks proxy needs the package PySocks") from error
     except OSError as error:
         raise OSError(
             f"{path.name} could not be downloaded from {urlsplit(url).hostname}: {reason(error)}. "
-            f"The same command goes on from there. Or put {', '.join(sum(NEEDED, []))} of "
+            f"The same command tries again. Or put {', '.join(sum(NEEDED, []))} of "
             f"{repository} into {path.parent} by hand. --model_size 1M needs no download"
         ) from error
 
@@ -617,7 +619,7 @@ def save(response, part, begin):
 
 
 def check_sha256(part, sha256):
-    """Remove a file that isn't what was published."""
+    """Remove the file, and raise OSError, if it isn't what was published."""
     with open(part, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:

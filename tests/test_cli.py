@@ -171,7 +171,7 @@ def test_prompt_stays_text(understood, prompt):
     assert understood(prompt) == (prompt, 40, "124M", None)
 
 
-@pytest.mark.parametrize("prompt", ["--once", "-x marks", "--model_size=1M", "-", "a=b", ""])
+@pytest.mark.parametrize("prompt", ["--once", "-h", "-x marks", "--model_size=1M", "-", "a=b", ""])
 def test_prompt_after_two_hyphens(understood, monkeypatch, prompt):
     monkeypatch.setattr(utils, "read_standard_input", lambda: "-")
     assert understood("--model_size", "2M", "--", prompt) == (prompt, 40, "2M", None)

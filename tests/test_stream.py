@@ -9,6 +9,7 @@ from terminal import finish, open_terminal, shown, start
 
 import gpt2
 import gpt2_kvcache
+import utils
 
 BOTH = pytest.mark.parametrize("module", [gpt2, gpt2_kvcache])
 ARGS = ["The king", "--n_tokens_to_generate=12", "--model_size=1M"]
@@ -93,3 +94,8 @@ def test_text_ends_at_endoftext(module, model):
 def test_refusal_leaves_standard_output_empty(module):
     stdout, stderr, status = finish(program(module), *ARGS, "--n_tokens_to_generate=999")
     assert (stdout, stderr.count("\n"), status) == ("", 1, 1)
+
+
+def test_speed_below_ten_tokens_a_second_has_digits():
+    said = "first token 1000.0 ms, then 1 in 4.00 s: 0.25 tokens a second"
+    assert utils.speed([0, 1, 5]) == said
