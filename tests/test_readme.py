@@ -1,4 +1,5 @@
 """README.md says what is so: its diff, its commands, their output, its figures, links and size."""
+import functools
 import os
 import re
 import shlex
@@ -33,6 +34,7 @@ NOT_RUN = [
 RACE = [command for command in COMMANDS if command.startswith("python gpt2") and "400" in command]
 
 
+@functools.cache
 def run(command):
     program, *args = shlex.split(command)
     assert program == "python"
