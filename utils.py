@@ -290,6 +290,8 @@ def read_hparams(path):
     for name, n in hparams.items():
         if type(n) is not int or not 0 < n < 1_000_000:
             raise UserError(f"{path}: {name} is {brief(n)}, not a number from 1 to 999,999")
+    if hparams["n_embd"] % hparams["n_head"]:
+        raise UserError(f"{path}: n_head {hparams['n_head']} does not divide its n_embd")
     hparams["n_inner"] = config.get("n_inner") or 4 * hparams["n_embd"]
     return hparams
 
