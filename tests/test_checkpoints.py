@@ -247,8 +247,8 @@ def test_no_file_is_read_in_the_locales_encoding(folder):
     ("tokenizer_class", "BertTokenizer"), ("activation_function", "gelu"),
     ("layer_norm_epsilon", 1e-6), ("scale_attn_weights", False),
     ("scale_attn_by_inverse_layer_idx", True), ("add_cross_attention", True), ("n_head", 3),
-    ("n_head", 0), ("n_head", "2"), ("n_head", ...), ("n_embd", 8.0), ("n_embd", None), ("n_layer", True),
-    ("n_layer", 10**30), ("n_inner", 24), ("n_inner", "24")])
+    ("n_head", 0), ("n_head", "2"), ("n_head", ...), ("n_embd", 8.0), ("n_embd", None),
+    ("n_layer", True), ("n_layer", 10**30), ("n_inner", 24), ("n_inner", "24")])
 def test_config_that_cannot_be_run_is_refused_by_its_key(folder, key, value):
     write_config(folder / "config.json", **{key: value})
     refused = WEIGHTS if key == "n_inner" else "config.json"
