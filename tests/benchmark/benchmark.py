@@ -25,17 +25,7 @@ import peers
 from chart import draw
 from checkpoints import by_name
 from machine import cpu, forced_kernel, forced_threads, load_average, machine, n_threads
-from measuring import (
-    FILES,
-    ROUNDING,
-    aligned,
-    bar,
-    ratio,
-    shown,
-    spread,
-    timed_generate,
-    wrapped,
-)
+from measuring import FILES, ROUNDING, aligned, bar, ratio, shown, spread, timed_generate, wrapped
 from weights import HPARAMS, random_params
 
 from gpt2_kvcache import empty_kv_cache

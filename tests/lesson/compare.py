@@ -13,14 +13,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/benchmark")]
 
-from machine import (
-    forced_kernel,
-    forced_threads,
-    load_average,
-    machine,
-    n_cores,
-    use_one_thread,
-)
+from machine import forced_kernel, forced_threads, load_average, machine, n_cores, use_one_thread
 
 # Before NumPy is imported. Threads would wait for each other more than they compute.
 ONE_THREAD = not {"1M", "--model_size=1M"}.isdisjoint(sys.argv) and use_one_thread()

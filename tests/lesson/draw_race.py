@@ -29,26 +29,37 @@ PROMPT, N_TOKENS, RUNS = "The giant was so", 400, 5
 PAUSE = 6  # seconds between the end and the next beginning
 FRAME = 0.016  # seconds: a screen does not show more frames than that
 COLUMNS, ROWS = 54, 5  # characters in a line, and lines that a pane shows
-WIDTH, LEFT, CHARACTER, LINE = 480, 18, 8.2, 19  # in units of the drawing
-PANE = 34 + ROWS * LINE
-SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 480 {height}" width="640" role="img">
-<title>{title}</title>
-<desc>{desc}</desc>
+CHARACTER, LINE = 8.2, 19  # width and height, in units of the drawing
+SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 480 356" width="640" role="img">
+<title>The same text in real time: {result}</title>
+<desc>{text}</desc>
 <style>
 {css}
 text {{ font: 13.5px ui-monospace, Menlo, Consolas, monospace; fill: var(--text) }}
 .say {{ font: 13px "Segoe UI", Helvetica, Arial, sans-serif; fill: var(--soft) }}
-.head {{ font: bold 15px "Segoe UI", Helvetica, Arial, sans-serif }}
-.end {{ text-anchor: end }} .cover {{ fill: var(--pane) }}
-.pane {{ fill: var(--pane); stroke: var(--line) }}
+.head {{ font: bold 15px "Segoe UI", Helvetica, Arial, sans-serif; fill: var(--text) }}
+.small {{ font-size: 11.5px }} .bold {{ font-weight: bold }} .end {{ text-anchor: end }}
+.pane {{ fill: var(--pane); stroke: var(--line) }} .cover {{ fill: var(--pane) }}
+.slow {{ fill: var(--slow) }} .fast {{ fill: var(--fast) }}
 @media (prefers-reduced-motion: no-preference) {{
   .moves {{ animation: {cycle:.2f}s step-end infinite }} }}
-{rules}
 </style>
-<rect class="page" width="480" height="{height}" rx="6"/>
-{body}
+<rect class="page" width="480" height="356" rx="6"/>
+<text class="head" x="18" y="23">The same {n} tokens, in real time</text>
+<text class="say end" x="462" y="23">model 1M, a prompt of {n_prompt} tokens</text>
+{slow}
+{fast}
+<svg y="308" width="480" height="24">{end}</svg>
+<text class="say small" x="18" y="346">{conditions}</text>
 </svg>
 """
+PANE = """<svg y="{y}">
+<rect class="pane" x="8" width="464" height="129" rx="6"/>
+<text class="{css} bold" x="18" y="19">{file}</text>
+<text class="say" x="{x}" y="19">{does}</text>
+<svg x="372" y="5" width="90" height="19">{clock}</svg>
+<svg x="18" y="28" width="444" height="95">{lines}</svg>
+</svg>"""
 
 
 def race(ids, params, n_head):
@@ -79,124 +90,74 @@ def wrap(text):
     return lines
 
 
-class Movement:
-    """Of an element that takes new places along an axis, in time: its CSS."""
+def moving(content, name, axis, places, cycle):
+    """The SVG of content that moves along an axis. places: (second, its place from then on) each.
 
-    def __init__(self, name, axis, cycle):
-        self.name, self.axis, self.cycle = name, axis, cycle
-        self.places = {}  # {number of the frame: place}; the last one said for a frame holds
-
-    def to(self, second, place):
-        """Be there from that second on."""
-        self.places[math.ceil(second / FRAME)] = place
-
-    def css(self, place):
-        return f"transform:translate{self.axis}({place:.1f}px)"
-
-    def last(self):
-        return self.css(self.places[max(self.places)])
-
-    def attributes(self):
-        """The element's: where nothing moves, it is at the last place."""
-        return f'class="moves" style="{self.last()};animation-name:{self.name}"'
-
-    def rule(self):
-        """The element's keyframes."""
-        frames = []
-        for frame, place in self.places.items():
-            frames.append(f"{100 * frame * FRAME / self.cycle:.2f}%{{{self.css(place)}}}")
-        return f"@keyframes {self.name}{{{''.join(frames)}to{{{self.last()}}}}}"
-
-
-def draw_lines(css, pieces, ends, cycle):
-    """The text of a pane, as SVG, and the movements in it: a cover a line, and lines scrolling up.
-
-    A cover hides what of its line is not chosen yet.
+    Where nothing moves, it is at the last place.
     """
-    seconds = [0, *ends]  # the prompt is there at once
+    frames = {}  # {number of the frame: CSS}; the last one said for a frame holds
+    for second, place in places:
+        frames[math.ceil(second / FRAME)] = f"transform:translate{axis}({place:.1f}px)"
+    last = frames[max(frames)]
+    steps = "".join(f"{100 * n * FRAME / cycle:.2f}%{{{css}}}" for n, css in frames.items())
+    return (f"<style>@keyframes {name}{{{steps}to{{{last}}}}}</style>"
+            f'<g class="moves" style="{last};animation-name:{name}">{content}</g>\n')
+
+
+def draw_lines(css, pieces, seconds, cycle):
+    """The text of a pane, which scrolls up. A cover hides what of a line is not chosen yet."""
     n_there = np.cumsum([len(piece) for piece in pieces])  # characters, at each of these seconds
-
-    scroll = Movement(f"{css}-scroll", "Y", cycle)
-    body, moves = [], [scroll]
+    body, scroll = [], []
     for row, (line, at) in enumerate(wrap("".join(pieces))):
-        cover = Movement(f"{css}{row}", "X", cycle)
-        cover.to(0, 0)
-        for n, second in zip(n_there - at, seconds):
-            if n > 0:
-                cover.to(second, CHARACTER * min(n, len(line)))
-            if n >= len(line):
-                break
         first = np.searchsorted(n_there, at, side="right")  # the piece with which the line begins
-        scroll.to(seconds[first], -LINE * max(0, row + 1 - ROWS))
+        scroll.append((seconds[first], -LINE * max(0, row + 1 - ROWS)))
 
+        last = np.searchsorted(n_there, at + len(line))
+        places = [(0, 0)]
+        for n, second in zip(n_there[first : last + 1] - at, seconds[first:]):
+            places.append((second, CHARACTER * min(n, len(line))))
         y = row * LINE
         body.append(f'<text y="{y + 14}" textLength="{len(line) * CHARACTER:.1f}">'
                     f"{escape(line, False)}</text>")
-        body.append(f'<g {cover.attributes()}>'
-                    f'<rect class="cover" y="{y}" width="{WIDTH}" height="{LINE}"/></g>')
-        moves.append(cover)
-    return f"<g {scroll.attributes()}>{''.join(body)}</g>", moves
+        cover = f'<rect class="cover" y="{y}" width="480" height="{LINE}"/>'
+        body.append(moving(cover, f"{css}{row}", "X", places, cycle))
+    return moving("".join(body), f"{css}-scroll", "Y", scroll, cycle)
 
 
 def draw_clock(css, last, tick, cycle):
     """The seconds so far, which run: all that it will show is one below the other."""
-    clock = Movement(f"{css}-clock", "Y", cycle)
     times = [*np.arange(0, last, tick), last]
-    labels = []
-    for i, second in enumerate(times):
-        clock.to(second, -LINE * i)
-        labels.append(f'<text class="head end {css}" y="{14 + LINE * i}">{second:.2f} s</text>')
-    return f"<g {clock.attributes()}>{''.join(labels)}</g>", [clock]
+    body = [f'<text class="head end {css}" x="90" y="{14 + LINE * i}">{second:.2f} s</text>'
+            for i, second in enumerate(times)]
+    places = [(second, -LINE * i) for i, second in enumerate(times)]
+    return moving("".join(body), f"{css}-clock", "Y", places, cycle)
 
 
-def draw_pane(css, file, does, y, pieces, ends, cycle):
-    """One file's pane, as SVG, and the movements in it."""
-    lines, moves = draw_lines(css, pieces, ends, cycle)
-    clock, more = draw_clock(css, ends[-1], 0.1 if ends[-1] > 1 else 0.05, cycle)
-    right = WIDTH - LEFT
-    body = [
-        f'<rect class="pane" x="8" y="{y}" width="{WIDTH - 16}" height="{PANE}" rx="6"/>',
-        f'<text class="{css}" font-weight="bold" x="{LEFT}" y="{y + 19}">{file}'
-        f'<tspan class="say" dx="8" font-weight="normal">{does}</tspan></text>',
-        f'<svg x="{right - 90}" y="{y + 5}" width="90" height="{LINE}">'
-        f'<g transform="translate(90)">{clock}</g></svg>',
-        f'<svg x="{LEFT}" y="{y + 28}" width="{right - LEFT}" height="{ROWS * LINE}">{lines}</svg>',
-    ]
-    return "\n".join(body), moves + more
+def draw_pane(css, y, file, does, pieces, seconds, cycle):
+    """The SVG of one file's pane."""
+    tick = 0.1 if seconds[-1] > 1 else 0.05
+    return PANE.format(css=css, y=y, file=file, does=does, x=28 + CHARACTER * len(file),
+                       clock=draw_clock(css, seconds[-1], tick, cycle),
+                       lines=draw_lines(css, pieces, seconds, cycle))
 
 
 def draw(pieces, n_prompt, ends):
     """The SVG. pieces: the prompt and each new token, as text; ends: {file: seconds of the new}."""
-    slow, fast = ends["gpt2.py"], ends["gpt2_kvcache.py"]
+    slow, fast = ([0, *ends[file]] for file in FILES)  # the prompt is there at once
     cycle = slow[-1] + PAUSE
-    top, moves = draw_pane("slow", "gpt2.py", "runs the whole text for each token", 34,
-                           pieces, slow, cycle)
-    low, more = draw_pane("fast", "gpt2_kvcache.py", "runs only the newest token",
-                          34 + PANE + 8, pieces, fast, cycle)
-
     result = (f"{slow[-1]:.2f} s without, {fast[-1]:.2f} s with a KV cache: "
               f"{slow[-1] / fast[-1]:.0f} times as fast")
-    end = Movement("end", "Y", cycle)
-    end.to(0, 99)  # out of sight
-    end.to(slow[-1], 0)
-    y = 34 + 2 * (PANE + 8)
-    small = (f"Median of {RUNS} runs. {cpu()}, {N_THREADS} thread, NumPy {np.__version__}, "
-             f"{datetime.date.today():%F}")
-    body = [
-        f'<text class="say head" x="{LEFT}" y="23">The same {len(slow)} tokens, in real time'
-        f'<tspan class="say" dx="8" font-weight="normal">model 1M, a prompt of {n_prompt} tokens'
-        "</tspan></text>",
-        top,
-        low,
-        f'<svg y="{y}" width="{WIDTH}" height="24"><g {end.attributes()}>'
-        f'<text class="head" x="{LEFT}" y="16">{result}</text></g></svg>',
-        f'<text class="say" style="font-size: 11.5px" x="{LEFT}" y="{y + 38}">'
-        f"{escape(small, False)}</text>",
-    ]
-    rules = "\n".join(move.rule() for move in [*moves, *more, end])
-    return SVG.format(css=CSS, height=y + 48, title=f"The same text in real time: {result}",
-                      desc=escape(" ".join("".join(pieces).split()), False), cycle=cycle,
-                      rules=rules, body="\n".join(body))
+    end = f'<text class="head" x="18" y="16">{result}</text>'
+    conditions = (f"Median of {RUNS} runs. {cpu()}, {N_THREADS} thread, NumPy {np.__version__}, "
+                  f"{datetime.date.today():%F}")
+    return SVG.format(
+        result=result, text=escape(" ".join("".join(pieces).split()), False), css=CSS, cycle=cycle,
+        n=len(pieces) - 1, n_prompt=n_prompt, conditions=escape(conditions, False),
+        slow=draw_pane("slow", 34, "gpt2.py", "runs the whole text for each token", pieces, slow,
+                       cycle),
+        fast=draw_pane("fast", 171, "gpt2_kvcache.py", "runs only the newest token", pieces, fast,
+                       cycle),
+        end=moving(end, "end", "Y", [(0, 99), (slow[-1], 0)], cycle))  # at 99 it is out of sight
 
 
 def main():

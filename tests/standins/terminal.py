@@ -47,6 +47,21 @@ def open_terminal():
     return ours, its
 
 
+@contextlib.contextmanager
+def start_on_terminal(*args, **kwargs):
+    """A running Python that has a terminal, but for what kwargs say, and our end of that."""
+    ours, its = open_terminal()
+    with start(*args, **{"stdin": its, "stdout": its, "stderr": its} | kwargs) as process:
+        os.close(its)
+        yield process, ours
+
+
+def watch(*args, **kwargs):
+    """All that a terminal shows of a Python, and its status."""
+    with start_on_terminal(*args, **kwargs) as (process, ours):
+        return shown(ours), process.wait()
+
+
 def shown(ours, until=None):
     """What the terminal shows until this pattern comes, or until its program leaves it."""
     page = b""
@@ -57,7 +72,20 @@ def shown(ours, until=None):
             assert until is None, page
             os.close(ours)
             break
-    return page.decode(errors="replace")
+    return page.decode(errors="replace").replace("\r\n", "\n")
+
+
+def screen(page):
+    """The lines that stay on the screen. None is wrapped, and bars are gone."""
+    lines = []
+    for line in page.split("\n"):
+        cells = ""
+        for part in line.split("\r"):
+            assert len(part) <= 80, f"wrapped: {part}"
+            cells = part + cells[len(part) :]
+        assert len(cells.rstrip()) <= 79 and "%|" not in cells, cells
+        lines.append(cells.rstrip())
+    return lines
 
 
 @contextlib.contextmanager
