@@ -4,7 +4,6 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 import sys
 
 import pytest
@@ -103,7 +102,7 @@ def test_four_files_are_asked_for_and_are_the_published_ones(hub, tmp_path, capf
     monkeypatch.setenv("HF_ENDPOINT", f"{hub.url}/mirror/")
 
     name, revision, size, sha256 = PUBLISHED[model_size]
-    assert f"its sha256 is {SHA256[WEIGHTS]}, not {sha256}" in refusal(tmp_path, model_size)
+    assert f"{SHA256[WEIGHTS]}, not {sha256}, so" in refusal(tmp_path, model_size)
     assert hub.paths == [f"/mirror/openai-community/{name}/resolve/{revision}/{file}"
                          for file in NAMES]
     assert capfd.readouterr().err == (
@@ -230,15 +229,6 @@ def test_a_hub_that_falls_silent_is_told(hub, models_dir, monkeypatch):
     monkeypatch.setattr(utils, "TIMEOUT", (3, 0.1))
     hub.faults = ["silent"] * 9
     assert "Read timed out" in refusal(models_dir)
-
-
-def test_a_hub_that_does_not_take_connections_is_told(models_dir, monkeypatch):
-    monkeypatch.setattr(utils, "TIMEOUT", (0.1, 10))
-    server = socket.create_server(("127.0.0.1", 0), backlog=0)
-    address, port = server.getsockname()
-    with server, socket.create_connection((address, port)):  # one waits, and more may not
-        monkeypatch.setenv("HF_ENDPOINT", f"http://{address}:{port}")
-        assert "timed out" in refusal(models_dir)
 
 
 def test_no_network_says_what_can_be_done_instead(models_dir, monkeypatch, caplog):

@@ -114,11 +114,11 @@ def test_forced_kernel_and_threads_are_told(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(machine, "n_cores", lambda: 3)
     assert (machine.forced_kernel(), machine.forced_threads()) == ("", "")
-    assert machine.use_one_thread() and machine.n_threads() == 1
-    assert not machine.use_one_thread()
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     assert "OPENBLAS_CORETYPE=Haswell is set" in machine.forced_kernel()
-    assert "OPENBLAS_NUM_THREADS=1" in machine.forced_threads()
+    assert "OPENBLAS_NUM_THREADS=1 is set" in machine.forced_threads()
+    assert machine.n_threads() == 1
 
 
 def test_costs_are_those_of_the_code(monkeypatch):

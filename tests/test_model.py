@@ -4,23 +4,19 @@ odd has n_vocab 301, n_ctx 277, n_embd 20, n_head 4; model (1M) 2048, 512, 128 a
 """
 import inspect
 import platform
-import subprocess
-import sys
 import tracemalloc
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 from checkpoints import drawn, tiny_gpt2, write_model
+from terminal import ROOT, finish
 
 import gpt2
 import gpt2_kvcache
 from utils import UserError
 
-ROOT = Path(__file__).parent.parent
 FIXTURE = np.load(ROOT / "tests/fixtures/logits-1M.npz")
-CASES = [(FIXTURE[f"inputs_{i}"].tolist(), logits) for i, logits in enumerate(FIXTURE["logits"])]
 
 pytestmark = pytest.mark.parametrize("module", [gpt2, gpt2_kvcache])
 
@@ -36,25 +32,23 @@ def generate(module, *args):
     return list(module.generate(*args))
 
 
-class TestLogits:
-    @pytest.mark.parametrize(("ids", "expected"), CASES, ids=[f"{len(c[0])} ids" for c in CASES])
-    def test_are_those_of_transformers(self, model, module, ids, expected):
-        # of logits up to 18; seen on two NumPys with OpenBLAS's kernels for six CPUs: 2e-5
-        logits = logits_of(module, ids, model.params)
-        np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+# ---- logits
 
-    @pytest.mark.parametrize("ids", [range(7), np.arange(7), np.arange(7, dtype=np.uint16)])
-    def test_are_the_same_for_ids_of_any_kind(self, odd, module, ids):
-        logits = logits_of(module, ids, odd.params, n_head=np.int64(4))
-        assert np.array_equal(logits, logits_of(module, [0, 1, 2, 3, 4, 5, 6], odd.params))
 
-    @pytest.mark.parametrize(("ids", "error", "said"), [
-        ([1, -1, 2], IndexError, r"-1\b"), ([1, 301, 2], IndexError, r"\b301\b"),
-        ([1] * 278, IndexError, r"\b277\b"), ([], ValueError, "empty")],
-        ids=["below the vocabulary", "above it", "longer than the context", "empty"])
-    def test_of_ids_that_cannot_run_raise(self, odd, module, ids, error, said):
-        with pytest.raises(error, match=said):
-            logits_of(module, ids, odd.params)
+@pytest.mark.parametrize("i", range(len(FIXTURE["logits"])))
+def test_logits_are_those_of_transformers(model, module, i):
+    # of logits up to 18; seen on two NumPys with OpenBLAS's kernels for six CPUs: 2e-5
+    logits = logits_of(module, FIXTURE[f"inputs_{i}"].tolist(), model.params)
+    np.testing.assert_allclose(logits, FIXTURE["logits"][i], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("ids, error, said", [
+    ([1, -1, 2], IndexError, r"-1\b"), ([1, 301, 2], IndexError, r"\b301\b"),
+    ([1] * 278, IndexError, r"\b277\b"), ([], ValueError, "empty")],
+    ids=["below the vocabulary", "above it", "longer than the context", "empty"])
+def test_logits_of_ids_that_cannot_run_raise(odd, module, ids, error, said):
+    with pytest.raises(error, match=said):
+        logits_of(module, ids, odd.params)
 
 
 def arrays(value):
@@ -89,6 +83,12 @@ def test_functions_take_and_give_float32_and_leave_their_arguments_alone(odd, mo
     assert called >= {"gelu", "softmax", "layer_norm", "linear", "ffn", "attention", "mha", "gpt2"}
 
 
+# ---- formulas, in float64 and as in the papers
+
+X = 3 * np.random.default_rng(0).standard_normal((3, 300, 5), np.float32)
+EXACT = X.astype(np.float64)
+
+
 def gelu(x):
     return 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
 
@@ -96,6 +96,11 @@ def gelu(x):
 def softmax(x):
     e = np.exp(x - x.max(axis=-1, keepdims=True))
     return e / e.sum(axis=-1, keepdims=True)
+
+
+def layer_norm(x, g, b):
+    deviation = np.sqrt(x.var(axis=-1, keepdims=True) + 1e-5)
+    return (x - x.mean(axis=-1, keepdims=True)) / deviation * g + b
 
 
 def attention(q, k, v):
@@ -110,67 +115,87 @@ def attention(q, k, v):
     return result
 
 
-class TestFormulas:
-    """Against the same in float64, written as in the papers."""
-
-    x = 3 * np.random.default_rng(0).standard_normal((3, 300, 5), np.float32)
-    exact = x.astype(np.float64)
-
-    def check(self, found, expected, tolerance=1e-6):
-        np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
-
-    def test_gelu(self, module):
-        self.check(module.gelu(self.x), gelu(self.exact))
-
-    def test_softmax(self, module):
-        self.check(module.softmax(self.x), softmax(self.exact))
-
-    def test_softmax_of_rows_of_very_different_size(self, module):
-        large, small = [1000, 1001, -np.inf], [-1000, -1000, -1000]
-        expected = [[0.26894142, 0.73105858, 0], [1 / 3, 1 / 3, 1 / 3]]
-        self.check(module.softmax(np.float32([large, small])), expected)
-
-    # plain; so small that eps counts; far from 0
-    @pytest.mark.parametrize(
-        ("factor", "offset", "tolerance"), [(1, 0, 2e-6), (1e-3, 0, 2e-6), (1, 1000, 2e-3)])
-    def test_layer_norm(self, module, factor, offset, tolerance):
-        x, g, b = factor * self.x + np.float32(offset), self.x[0, 0], self.x[0, 1]
-        exact = x.astype(np.float64)
-        deviation = np.sqrt(exact.var(axis=-1, keepdims=True) + 1e-5)
-        expected = (exact - exact.mean(axis=-1, keepdims=True)) / deviation * g + b
-        self.check(module.layer_norm(x, g, b), expected, tolerance)
-
-    @pytest.mark.parametrize("order", ["C", "F"])
-    def test_linear_and_ffn_with_matrices_in_either_order(self, module, order):
-        c_fc = {"w": drawn("fc", (5, 20)).astype(np.float32, order), "b": drawn("b", 20)}
-        c_proj = {"w": drawn("proj", (20, 5)).astype(np.float32, order), "b": drawn("b", 5)}
-        wide = self.exact[0] @ c_fc["w"] + c_fc["b"]
-        self.check(module.linear(self.x[0], **c_fc), wide, 1e-5)
-        expected = gelu(wide) @ c_proj["w"] + c_proj["b"]
-        self.check(module.ffn(self.x[0], c_fc, c_proj), expected, 5e-5)
-
-    # one token; few; on both sides of 128; the same after a past; decode
-    @pytest.mark.parametrize("name", ["attention", "attention_in_halves"])
-    @pytest.mark.parametrize(("n_q", "n_k"), [
-        (1, 1), (5, 5), (128, 128), (129, 129), (300, 300), (2, 5), (259, 300), (1, 300)])
-    def test_attention(self, module, name, n_q, n_k):
-        function = getattr(module, name)
-        found = function(self.x[:, -n_q:], self.x[::-1, :n_k], self.x[:, :n_k] + 1)
-        q, k, v = self.exact[:, -n_q:], self.exact[::-1, :n_k], self.exact[:, :n_k] + 1
-        self.check(found, attention(q, k, v), 2e-5)
-
-    def test_attention_gives_a_later_token_no_share_however_large_its_score(self, module):
-        q, k, v = np.float32([[[1], [1]], [[0], [1e30]], [[3], [5]]])[:, None]
-        self.check(module.attention(q, k, v), [[[3], [5]]])
+def check(found, expected, tolerance=1e-6):
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
-def peak_bytes(function, *args):
-    """The most memory that a call holds at once, beyond what was there before."""
+def test_gelu_and_softmax(module):
+    check(module.gelu(X), gelu(EXACT))
+    check(module.softmax(X), softmax(EXACT))
+    large, small = [1000, 1001, -np.inf], [-1000, -1000, -1000]
+    expected = [[0.26894142, 0.73105858, 0], [1 / 3, 1 / 3, 1 / 3]]
+    check(module.softmax(np.float32([large, small])), expected)
+
+
+# plain; so small that eps counts; far from 0
+@pytest.mark.parametrize("factor, offset, tolerance", [
+    (1, 0, 2e-6), (1e-3, 0, 2e-6), (1, 1000, 2e-3)])
+def test_layer_norm(module, factor, offset, tolerance):
+    x, g, b = factor * X + np.float32(offset), X[0, 0], X[0, 1]
+    check(module.layer_norm(x, g, b), layer_norm(x.astype(np.float64), g, b), tolerance)
+
+
+def test_linear_and_ffn(module):
+    c_fc = {"w": drawn("fc", (5, 20)), "b": drawn("b", 20)}
+    c_proj = {"w": drawn("proj", (20, 5)), "b": drawn("b", 5)}
+    wide = EXACT[0] @ c_fc["w"] + c_fc["b"]
+    check(module.linear(X[0], **c_fc), wide, 1e-5)
+    check(module.ffn(X[0], c_fc, c_proj), gelu(wide) @ c_proj["w"] + c_proj["b"], 5e-5)
+
+
+# one token; few; on both sides of 128; the same after a past; decode
+@pytest.mark.parametrize("name", ["attention", "attention_in_halves"])
+@pytest.mark.parametrize("n_q, n_k", [
+    (1, 1), (5, 5), (128, 128), (129, 129), (300, 300), (2, 5), (259, 300), (1, 300)])
+def test_attention(module, name, n_q, n_k):
+    found = getattr(module, name)(X[:, -n_q:], X[::-1, :n_k], X[:, :n_k] + 1)
+    check(found, attention(EXACT[:, -n_q:], EXACT[::-1, :n_k], EXACT[:, :n_k] + 1), 2e-5)
+
+
+def test_attention_gives_a_later_token_no_share_however_large_its_score(module):
+    q, k, v = np.float32([[[1], [1]], [[0], [1e30]], [[3], [5]]])[:, None]
+    check(module.attention(q, k, v), [[[3], [5]]])
+
+
+# ---- costs: counted, not timed
+
+
+def test_only_the_last_positions_logits_are_computed(odd, module):
+    params = odd.params | {"wte": drawn("wte.weight", (250_000, 20))}
     tracemalloc.start()
-    function(*args)
+    logits_of(module, [249_999] * 100, params)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    return peak
+    assert peak < 2 * 250_000 * 4  # all 100 positions would take 100 MB
+
+
+def test_gelu_calls_no_power(module):
+    called = []
+
+    class Watched(np.ndarray):
+        def __array_ufunc__(self, ufunc, method, *inputs):
+            called.append(ufunc)
+            result = ufunc(*[np.asarray(value) for value in inputs])
+            return result.view(Watched)
+
+    module.gelu(X.view(Watched))
+    assert np.tanh in called
+    assert np.power not in called  # x**3 is 60 times as slow as x * x * x
+
+
+@pytest.mark.parametrize("n_q, n_k, expected", [
+    (128, 128, [(128, 128)]), (129, 150, [(65, 86), (64, 150)]),
+    (300, 300, [(75, 75), (75, 150), (75, 225), (75, 300)])])
+def test_halves_leave_out_keys_that_they_cannot_see(module, monkeypatch, n_q, n_k, expected):
+    scores_computed, module_softmax = [], module.softmax
+
+    def recorded(scores):
+        scores_computed.append(scores.shape[1:])
+        return module_softmax(scores)
+
+    monkeypatch.setattr(module, "softmax", recorded)
+    module.attention_in_halves(X[:, :n_q], X[:, :n_k], X[:, :n_k])
+    assert scores_computed == expected
 
 
 SECOND_PREFILL = """
@@ -187,128 +212,73 @@ print(getrusage(RUSAGE_SELF).ru_minflt - before)
 """
 
 
-class TestCost:
-    """Counted, not timed."""
-
-    def test_only_the_last_positions_logits_are_computed(self, odd, module):
-        params = odd.params | {"wte": drawn("wte.weight", (250_000, 20))}
-        peak = peak_bytes(logits_of, module, [249_999] * 100, params)
-        assert peak < 2 * 250_000 * 4  # all 100 positions would take 100 MB
-
-    # seen on two NumPys: 3 to 4.0, 2.0, 3.1 times the input; in float64 7 and more
-    @pytest.mark.parametrize(
-        ("name", "args", "times"),
-        [("gelu", [], 5), ("softmax", [], 2.5), ("layer_norm", [1, 0], 4)])
-    def test_memory_is_a_few_times_the_input(self, module, name, args, times):
-        x = drawn("x", (100, 1000))
-        assert peak_bytes(getattr(module, name), x, *args) < times * x.nbytes
-
-    def test_gelu_calls_no_power(self, module):
-        called = []
-
-        class Watched(np.ndarray):
-            def __array_ufunc__(self, ufunc, method, *inputs):
-                called.append(ufunc)
-                result = ufunc(*[np.asarray(value) for value in inputs])
-                return result.view(Watched)
-
-        module.gelu(drawn("x", (3, 5)).view(Watched))
-        assert np.tanh in called
-        assert np.power not in called  # x**3 is 60 times as slow as x * x * x
-
-    @pytest.mark.parametrize(("n_q", "n_k", "expected"), [
-        (128, 128, [(128, 128)]), (129, 150, [(65, 86), (64, 150)]),
-        (300, 300, [(75, 75), (75, 150), (75, 225), (75, 300)])])
-    def test_halves_leave_out_keys_that_they_cannot_see(
-            self, module, monkeypatch, n_q, n_k, expected):
-        scores_computed, module_softmax = [], module.softmax
-
-        def recorded(scores):
-            scores_computed.append(scores.shape[1:])
-            return module_softmax(scores)
-
-        monkeypatch.setattr(module, "softmax", recorded)
-        q, k = np.zeros((3, n_q, 5), np.float32), np.zeros((3, n_k, 5), np.float32)
-        module.attention_in_halves(q, k, k)
-        assert scores_computed == expected
-
-    @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back")
-    def test_second_prefill_gets_no_new_memory_from_the_system(self, module, tmp_path):
-        sizes = {"n_embd": 768, "n_head": 12, "n_layer": 1}  # as wide as 124M
-        write_model(tmp_path / "wide", tiny_gpt2(n_ctx=1024, **sizes), n_positions=1024, **sizes)
-        program = SECOND_PREFILL.format(module=module.__name__)
-        n_page_faults = subprocess.check_output([sys.executable, "-c", program, tmp_path], cwd=ROOT)
-        assert int(n_page_faults) < 100  # seen: 0, and 5,000 if glibc gives freed memory back
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back")
+def test_second_prefill_gets_no_new_memory_from_the_system(module, tmp_path):
+    sizes = {"n_embd": 768, "n_head": 12, "n_layer": 1}  # as wide as 124M
+    write_model(tmp_path / "wide", tiny_gpt2(n_ctx=1024, **sizes), n_positions=1024, **sizes)
+    n_page_faults, _, _ = finish("-c", SECOND_PREFILL.format(module=module.__name__), tmp_path)
+    assert int(n_page_faults) < 100  # seen: 0, and 5,000 if glibc gives freed memory back
 
 
-class TestGenerate:
-    def test_each_new_id_is_the_likeliest(self, odd, module):
-        ids = [3, 1, 4]
-        for new in generate(module, ids, odd.params, 4, 20):
-            assert new == np.argmax(logits_of(module, ids, odd.params))
-            ids.append(new)
-
-    def test_each_new_id_is_there_before_the_next_one_is_computed(self, odd, module, monkeypatch):
-        steps, forward = [], module.gpt2
-
-        def recorded(*args, **kwargs):
-            steps.append(args)
-            return forward(*args, **kwargs)
-
-        monkeypatch.setattr(module, "gpt2", recorded)
-        for n, _ in enumerate(module.generate([3, 1, 4], odd.params, 4, 5), start=1):
-            assert len(steps) == n
-
-    def test_first_of_the_likeliest_is_chosen(self, odd, module):
-        all_equal = odd.params | {"wte": np.zeros_like(odd.params["wte"])}
-        assert generate(module, [3, 1, 4], all_equal, 4, 3) == [0, 0, 0]
-
-    def test_gives_exactly_n_tokens_also_past_endoftext(self, model, module):
-        new = generate(module, model.encoder.encode("1984"), model.params, 4, 7)
-        assert len(new) == 7
-        assert 2047 in new[:-1]  # this prompt's story ends after one more token
-
-    @pytest.mark.parametrize("ids", [
-        (0, 1, 2, 3, 4, 5, 6), range(7), np.arange(7), np.arange(7, dtype=np.uint16)])
-    def test_takes_ids_of_any_kind_and_numpys_integers(self, odd, module, ids):
-        new = generate(module, ids, odd.params, np.int32(4), np.int64(5))
-        assert new == generate(module, [0, 1, 2, 3, 4, 5, 6], odd.params, 4, 5)
-        assert {type(i) for i in new} == {int}
-
-    def test_leaves_the_callers_list_alone(self, odd, module):
-        ids = [5, 6]
-        generate(module, ids, odd.params, 4, 2)
-        assert ids == [5, 6]
-
-    @pytest.mark.parametrize("n", [0, -1, 1.5, "3", None, np.int64(0), np.float32(2)])
-    def test_rejects_invalid_n_tokens(self, odd, module, n):
-        with pytest.raises(UserError, match="whole number"):
-            generate(module, [1], odd.params, 4, n)
-
-    @pytest.mark.parametrize(("ids", "n", "said"), [
-        ([1, -1], 1, r"-1\b.*\b300\b"), ([1, 301], 1, r"\b301\b.*\b300\b"),
-        ([1] * 270, 8, r"\b270\b.*\b8\b.*\b277\b"), ([], 1, "empty")],
-        ids=["below the vocabulary", "above it", "longer than the context", "empty"])
-    def test_rejects_ids_that_cannot_run(self, odd, module, ids, n, said):
-        with pytest.raises(UserError, match=said):
-            generate(module, ids, odd.params, 4, n)
+# ---- generate() and main()
 
 
-class TestMain:
-    def test_defaults(self, module):
-        assert str(inspect.signature(module.main)) == (
-            "(prompt, *, n_tokens_to_generate=40, model_size='124M', models_dir=None)")
+def test_each_new_id_is_the_likeliest_and_there_before_the_next_step(odd, module, monkeypatch):
+    steps, forward = [], module.gpt2
 
-    @pytest.mark.parametrize(
-        ("prompt", "text"),
-        [("The king", " was very angry, and"), ("The king\n", "\n'What is the")])
-    def test_gives_text_with_the_spaces_and_newlines_that_belong_to_it(self, module, prompt, text):
-        pieces = module.main(prompt, n_tokens_to_generate=5, model_size="1M")
-        assert "".join(pieces) == text
+    def recorded(*args, **kwargs):
+        steps.append(args)
+        return forward(*args, **kwargs)
 
-    # 279 is <|endoftext|>, with which a new document begins
-    @pytest.mark.parametrize(("prompt", "ids"), [("old", [78, 75, 67]), ("", [279])])
-    def test_continues_the_prompt_with_the_model_of_that_folder(self, odd, module, prompt, ids):
-        pieces = module.main(
-            prompt, n_tokens_to_generate=9, model_size="odd", models_dir=odd.models_dir)
-        assert "".join(pieces) == odd.encoder.decode(generate(module, ids, odd.params, 4, 9))
+    prompt = [3, 1, 4]
+    new = []
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "gpt2", recorded)
+        for i in module.generate(prompt, odd.params, 4, 20):
+            new.append(i)
+            assert len(steps) == len(new)
+    assert prompt == [3, 1, 4]
+    for n in range(20):
+        assert new[n] == np.argmax(logits_of(module, prompt + new[:n], odd.params))
+
+
+def test_first_of_the_likeliest_is_chosen(odd, module):
+    all_equal = odd.params | {"wte": np.zeros_like(odd.params["wte"])}
+    assert generate(module, [3, 1, 4], all_equal, 4, 3) == [0, 0, 0]
+
+
+def test_gives_exactly_n_tokens_also_past_endoftext(model, module):
+    new = generate(module, model.encoder.encode("1984"), model.params, 4, 7)
+    assert len(new) == 7
+    assert 2047 in new[:-1]  # this prompt's story ends after one more token
+
+
+@pytest.mark.parametrize("ids", [
+    (0, 1, 2, 3, 4, 5, 6), range(7), np.arange(7), np.arange(7, dtype=np.uint16)])
+def test_takes_ids_of_any_kind_and_numpys_integers(odd, module, ids):
+    new = generate(module, ids, odd.params, np.int32(4), np.int64(5))
+    assert new == generate(module, [0, 1, 2, 3, 4, 5, 6], odd.params, 4, 5)
+    assert {type(i) for i in new} == {int}
+
+
+@pytest.mark.parametrize("ids, n, said", [
+    ([1], 0, "whole number"), ([1], -1, "whole number"), ([1], 1.5, "whole number"),
+    ([1], "3", "whole number"), ([1], None, "whole number"), ([1], np.float32(2), "whole number"),
+    ([1, -1], 1, r"-1\b.*\b300\b"), ([1, 301], 1, r"\b301\b.*\b300\b"),
+    ([1] * 270, 8, r"\b270\b.*\b8\b.*\b277\b"), ([], 1, "empty")])
+def test_rejects_what_cannot_run(odd, module, ids, n, said):
+    with pytest.raises(UserError, match=said):
+        generate(module, ids, odd.params, 4, n)
+
+
+def test_defaults_of_main(module):
+    assert str(inspect.signature(module.main)) == (
+        "(prompt, *, n_tokens_to_generate=40, model_size='124M', models_dir=None)")
+
+
+# 279 is <|endoftext|>, with which a new document begins
+@pytest.mark.parametrize("prompt, ids", [("old", [78, 75, 67]), ("", [279])])
+def test_main_continues_the_prompt_with_the_model_of_that_folder(odd, module, prompt, ids):
+    pieces = module.main(
+        prompt, n_tokens_to_generate=9, model_size="odd", models_dir=odd.models_dir)
+    assert "".join(pieces) == odd.encoder.decode(generate(module, ids, odd.params, 4, 9))

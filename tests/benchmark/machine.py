@@ -1,11 +1,10 @@
-"""The machine that measures, and what makes its times unusual. Prints nothing.
-
-NumPy is imported only where its BLAS is asked for, so a program can choose the threads before.
-"""
+"""The machine that measures, and what makes its times unusual. Prints nothing."""
 import os
 import platform
 import re
 from pathlib import Path
+
+import numpy as np
 
 KERNEL_NAMES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 THREAD_NAMES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
@@ -40,18 +39,8 @@ def n_threads():
     return int(said[0].split("=")[1]) if said else n_cores()
 
 
-def use_one_thread():
-    """For a BLAS that is still to be imported. False if the environment says a number already."""
-    if threads_said():
-        return False
-    os.environ.update(dict.fromkeys(THREAD_NAMES, "1"))
-    return True
-
-
 def blas():
     """The BLAS of this NumPy, and the kernel that it chose if threadpoolctl is there to tell."""
-    import numpy as np
-
     built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     name = f"{built['name']} {built['version']}"
     try:
@@ -65,8 +54,6 @@ def blas():
 
 def machine():
     """Two lines: the CPU and the system; NumPy, its BLAS and the threads."""
-    import numpy as np
-
     n = n_threads()
     return (f"{cpu()}, {n_cores()} cores, {platform.system()}, Python "
             f"{platform.python_version()}\n"

@@ -4,6 +4,7 @@
 
 The status is 1 if the files do not agree.
 """
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,13 +13,10 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/benchmark")]
-
-from machine import forced_kernel, forced_threads, load_average, machine, n_cores, use_one_thread
-
-# Before NumPy is imported. Threads would wait for each other more than they compute.
-ONE_THREAD = not {"1M", "--model_size=1M"}.isdisjoint(sys.argv) and use_one_thread()
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two on a busy machine wait for each other
 
 import numpy as np
+from machine import forced_kernel, forced_threads, load_average, machine, n_cores
 from measuring import FILES, ROUNDING, aligned, bar, ratio, shown, spread, timed_generate, wrapped
 
 from utils import load_encoder_hparams_and_params, parse, plain_endings
@@ -159,13 +157,14 @@ def busy(load, first):
 
 def conditions(load, first):
     """What ran it: the machine, and whatever makes its times unusual."""
-    threads = "One thread: 1M is too small to gain from more." if ONE_THREAD else forced_threads()
-    lines = [machine(), threads, forced_kernel(), busy(load, first)]
+    lines = [machine(), forced_threads(), forced_kernel(), busy(load, first)]
     return wrapped("\n".join(line for line in lines if line))
 
 
 def main(prompt, *, n_tokens_to_generate=40, model_size="124M", models_dir=None, n_random=0):
     """Continue a prompt by gpt2.py and by gpt2_kvcache.py: the text, both speeds, and the same?
+
+    Both run on one thread, unless OPENBLAS_NUM_THREADS says another number.
 
     Args:
         prompt: The text to continue, in quotes, or - to read it from standard input.
