@@ -94,12 +94,13 @@ def test_results_and_drawing_are_kept(monkeypatch, tmp_path):
 
 
 def test_schedule_lets_all_take_turns_and_picogpt_the_first_prompt_alone():
-    turns = benchmark.schedule([*FILES, "another", "picoGPT"], {"picoGPT"}, rounds=2)
-    once = [(*FILES, 1, 2), (*FILES, "another", "picoGPT", 10, 40), (*FILES, "another", 128, 40),
-            (*FILES, 256, 2), (*FILES, 384, 2), (*FILES, "another", 512, 40), (*FILES, 640, 2),
-            (*FILES, 768, 2), (*FILES, "another", 960, 40)]
-    assert turns == 2 * [(name, *sizes) for *names, n, m in once for name in names
-                         for sizes in [(n, m)]]
+    most, everyone = [*FILES, "another"], [*FILES, "another", "picoGPT"]
+    a_round = []
+    for names, n_prompt, n_tokens in [
+            (FILES, 1, 2), (everyone, 10, 40), (most, 128, 40), (FILES, 256, 2), (FILES, 384, 2),
+            (most, 512, 40), (FILES, 640, 2), (FILES, 768, 2), (most, 960, 40)]:
+        a_round += [(name, n_prompt, n_tokens) for name in names]
+    assert benchmark.schedule(everyone, {"picoGPT"}, rounds=2) == 2 * a_round
 
 
 def test_limit_is_the_bytes_by_the_bandwidth(model):
