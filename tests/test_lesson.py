@@ -4,6 +4,7 @@ import signal
 from types import SimpleNamespace
 
 import compare
+import draw_race
 import machine
 import numpy as np
 import pytest
@@ -99,6 +100,15 @@ def test_broken_cache_is_found_where_only_random_prompts_show_it(monkeypatch, ca
         compare.main("The wolf said", n_tokens_to_generate=4, model_size="1M", n_random=2)
     said = "NO. For token 2 of random prompt 1 (433 tokens)"
     assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_race_is_the_median_of_the_runs_after_the_first(monkeypatch, tmp_path):
+    first = iter([99, 99, 1, 0.5, 2, 0.9, 6, 0])  # the two files in turn
+    monkeypatch.setattr(draw_race, "timed_generate", lambda *_: run([32, 33], [next(first), 1]))
+    monkeypatch.setattr(draw_race, "RUNS", 3)
+    monkeypatch.setattr(draw_race, "HERE", tmp_path)
+    draw_race.main()
+    assert "3.00 s without, 1.50 s with" in (tmp_path / "race.svg").read_text("utf-8")
 
 
 @pytest.mark.parametrize("load, later, is_busy", [

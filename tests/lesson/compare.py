@@ -16,7 +16,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests/benchmark")]
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two on a busy machine wait for each other
 
 import numpy as np
-from machine import forced_kernel, forced_threads, load_average, machine, n_cores
+from machine import forced_kernel, load_average, machine, n_cores
 from measuring import FILES, ROUNDING, aligned, bar, ratio, shown, spread, timed_generate, wrapped
 
 from utils import load_encoder_hparams_and_params, parse, plain_endings
@@ -157,7 +157,7 @@ def busy(load, first):
 
 def conditions(load, first):
     """What ran it: the machine, and whatever makes its times unusual."""
-    lines = [machine(), forced_threads(), forced_kernel(), busy(load, first)]
+    lines = [machine(), forced_kernel(), busy(load, first)]
     return wrapped("\n".join(line for line in lines if line))
 
 
