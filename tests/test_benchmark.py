@@ -1,5 +1,6 @@
 """benchmark.py: its tables from known seconds, its check of what ran, and what it keeps."""
 import contextlib
+from types import SimpleNamespace
 
 import benchmark
 import measuring
@@ -68,7 +69,7 @@ def made_up_seconds():
                       for r in (1.1, 1, 1.03)]
             seconds[name, n_prompt] = rounds
     seconds["llama.cpp, float32", 960][1][1:] = [0.01, 0.01, 0.1]
-    seconds["loop: eager", 10][1][1:] = [0.001, 0.001, 0.203]  # one round is the fastest of all
+    seconds["loop: eager", 10][0][1:] = [0.001, 0.001, 0.203]  # one round is the fastest of all
     for n_prompt in 128, 512, 960:
         del seconds["picoGPT", n_prompt]
     return seconds
@@ -82,13 +83,15 @@ def test_report_from_known_seconds():
 def test_results_and_drawing_are_kept(monkeypatch, tmp_path):
     monkeypatch.setattr(benchmark, "HERE", tmp_path)
     seconds = {("gpt2.py", 128): [[0.5, 0.02, 0.04, 0.03], [0.25, 0.011, 0.013, 0.019]],
-               ("gpt2_kvcache.py", 128): [[0.3, 0.004, 0.009, 0.007]]}
+               ("gpt2_kvcache.py", 128): [[0.3, 0.004, 0.009, 0.007]],
+               ("gpt2.py", 1): [[0.5, 0.001]]}
     benchmark.keep("A CPU (of 2026)", "the tables", seconds)
     assert (tmp_path / "results/A-CPU-of-2026-.md").read_text("utf-8") == (
         "# A CPU (of 2026)\n\n```text\nthe tables\n\n"
         "milliseconds     prompt  prefill     decode\n"
         "gpt2.py             128  500 250  30.0 13.0\n"
-        "gpt2_kvcache.py     128      300       7.00\n```\n")
+        "gpt2_kvcache.py     128      300       7.00\n"
+        "gpt2.py               1      500       1.00\n```\n")
     drawing = (tmp_path / "benchmark.svg").read_text("utf-8")
     assert ">gpt2.py: 22 ms<" in drawing and ">gpt2_kvcache.py: 7 ms<" in drawing
 
@@ -209,6 +212,12 @@ def test_clock_counts_each_id_and_keeps_its_logits(model):
         assert run.ids == list(module.generate(*args))
         assert [int(logits.argmax()) for logits in run.logits] == run.ids
         assert len(run.seconds) == 4 and min(run.seconds) > 0
+
+
+def test_clock_counts_the_time_that_passes(monkeypatch):
+    seconds = iter([1, 3, 7])
+    monkeypatch.setattr(measuring, "time", SimpleNamespace(perf_counter=seconds.__next__))
+    assert measuring.clocked("ab") == (["a", "b"], [2, 4])
 
 
 def test_figures_have_three_digits():

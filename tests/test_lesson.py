@@ -1,5 +1,7 @@
 """compare.py's page from known runs, its verdict; and the other scripts."""
+import os
 import re
+import runpy
 import signal
 from types import SimpleNamespace
 
@@ -64,6 +66,12 @@ def test_page_from_known_runs(monkeypatch, capsys):
     assert "NumPy" in conditions
 
 
+def test_page_of_a_single_token():
+    seconds = {file: [0.5] for file in compare.FILES}
+    table = compare.speed_table(3, {file: 0.4 for file in compare.FILES}, seconds)
+    assert [line.split()[0] for line in table.splitlines()] == ["prompt", "token", "all", "tokens/s"]
+
+
 def test_first_steps_take_turns_and_the_first_of_each_warms_up(monkeypatch):
     seconds = iter([9, 8, 3, 4])
     monkeypatch.setattr(compare, "SECONDS", 0)
@@ -89,17 +97,19 @@ def test_verdict_from_known_tokens(changes, said):
 def test_broken_cache_is_found_where_only_random_prompts_show_it(monkeypatch, capsys):
     mha = gpt2_kvcache.mha
 
-    def keys_forgotten(x, c_attn, c_proj, n_head, layer_kv, n_past):
+    def values_fade(x, c_attn, c_proj, n_head, layer_kv, n_past):
         if n_past >= 99:
-            layer_kv[0, :, :n_past] = 0
+            layer_kv[1, :, :n_past] *= 0.99  # so little that no token changes
         return mha(x, c_attn, c_proj, n_head, layer_kv, n_past)
 
     monkeypatch.setattr(compare, "SECONDS", 0)
-    monkeypatch.setattr(gpt2_kvcache, "mha", keys_forgotten)
+    monkeypatch.setattr(gpt2_kvcache, "mha", values_fade)
     with pytest.raises(SystemExit, match="True"):  # so the status is 1
         compare.main("The wolf said", n_tokens_to_generate=4, model_size="1M", n_random=2)
-    said = "NO. For token 2 of random prompt 1 (433 tokens)"
-    assert said in " ".join(capsys.readouterr().out.split())
+    page, bars = capsys.readouterr()
+    words = " ".join(page.split())
+    assert "tokens that differ 0 0" in words and bars == ""
+    assert "NO. For token 2 of random prompt 1 (433 tokens)" in words
 
 
 def test_race_is_the_median_of_the_runs_after_the_first(monkeypatch, tmp_path):
@@ -122,13 +132,20 @@ def test_busy_machine_is_told(load, later, is_busy, monkeypatch):
 def test_forced_kernel_and_threads_are_told(monkeypatch):
     for name in machine.KERNEL_NAMES + machine.THREAD_NAMES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(machine, "n_cores", lambda: 3)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(99), raising=False)
     assert (machine.forced_kernel(), machine.forced_threads()) == ("", "")
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # OpenBLAS heeds the other
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     assert "OPENBLAS_CORETYPE=Haswell is set" in machine.forced_kernel()
-    assert "OPENBLAS_NUM_THREADS=1 is set" in machine.forced_threads()
+    assert re.match("OPENBLAS_NUM_THREADS=1 .*use 99 threads", machine.forced_threads())
     assert machine.n_threads() == 1
+
+
+def test_compare_leaves_the_number_of_threads_that_is_set(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "5")
+    runpy.run_path(str(LESSON / "compare.py"))
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "5"
 
 
 def test_costs_are_those_of_the_code(monkeypatch):

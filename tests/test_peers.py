@@ -3,6 +3,7 @@
 Runs with the other tests wherever transformers is installed.
 """
 import benchmark
+import machine
 import peers
 import pytest
 from checkpoints import by_name
@@ -32,10 +33,15 @@ def check(loaded, params):
         assert len(run.seconds) == N_TOKENS and min(run.seconds) > 0
 
 
-def test_transformers_has_four_loops_and_generate(params):
+def test_transformers_has_four_loops_and_generate(params, monkeypatch):
+    n_threads = []
+    monkeypatch.setattr("torch.set_num_threads", n_threads.append)
     loaded = peers.transformers(params, HPARAMS)
     assert [name.startswith(peers.LOOP) for name in loaded] == 4 * [True] + [False]
     check(loaded, params)
+    (model,) = loaded["transformers, generate()"].args
+    assert model.config._attn_implementation == "sdpa"  # not that of the loop before
+    assert n_threads == [machine.n_threads()]
 
 
 def test_llama_cpp(params):
