@@ -76,7 +76,7 @@ def test_comparison_shows_bars_and_finds_the_same_tokens():
     (command,) = [command for command in SHOWN if "compare.py" in command]
     for bar in ("gpt2.py:   0%|", "random prompts:   0%|"):
         assert bar in run(command)
-    assert "tokens that differ                         0                   0" in run(command)
+    assert "tokens that differ                         0                  0" in run(command)
 
 
 def test_toy_prints_rounding_where_attention_is_causal_alone():

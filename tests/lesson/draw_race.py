@@ -30,7 +30,7 @@ PAUSE = 6  # seconds between the end and the next beginning
 FRAME = 0.016  # seconds: a screen does not show more frames than that
 COLUMNS, ROWS = 54, 5  # characters in a line, and lines that a pane shows
 CHARACTER, LINE = 8.2, 19  # width and height, in units of the drawing
-SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 480 356" width="640" role="img">
+SVG = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 480 372" width="640" role="img">
 <title>The same text in real time: {result}</title>
 <desc>{text}</desc>
 <style>
@@ -44,13 +44,14 @@ text {{ font: 13.5px ui-monospace, Menlo, Consolas, monospace; fill: var(--text)
 @media (prefers-reduced-motion: no-preference) {{
   .moves {{ animation: {cycle:.2f}s step-end infinite }} }}
 </style>
-<rect class="page" width="480" height="356" rx="6"/>
+<rect class="page" width="480" height="372" rx="6"/>
 <text class="head" x="18" y="23">The same {n} tokens, in real time</text>
 <text class="say end" x="462" y="23">model 1M, a prompt of {n_prompt} tokens</text>
 {slow}
 {fast}
 <svg y="308" width="480" height="24">{end}</svg>
-<text class="say small" x="18" y="346">{conditions}</text>
+<text class="say small" x="18" y="346">{cpu}</text>
+<text class="say small" x="18" y="362">{conditions}</text>
 </svg>
 """
 PANE = """<svg y="{y}">
@@ -148,11 +149,11 @@ def draw(pieces, n_prompt, ends):
     result = (f"{slow[-1]:.2f} s without, {fast[-1]:.2f} s with a KV cache: "
               f"{slow[-1] / fast[-1]:.0f} times as fast")
     end = f'<text class="head" x="18" y="16">{result}</text>'
-    conditions = (f"Median of {RUNS} runs. {cpu()}, {N_THREADS} thread, NumPy {np.__version__}, "
+    conditions = (f"{N_THREADS} thread, NumPy {np.__version__}, median of {RUNS} runs, "
                   f"{datetime.date.today():%F}")
     return SVG.format(
         result=result, text=escape(" ".join("".join(pieces).split()), False), css=CSS, cycle=cycle,
-        n=len(pieces) - 1, n_prompt=n_prompt, conditions=escape(conditions, False),
+        n=len(pieces) - 1, n_prompt=n_prompt, conditions=conditions, cpu=escape(cpu(), False),
         slow=draw_pane("slow", 34, "gpt2.py", "runs the whole text for each token", pieces, slow,
                        cycle),
         fast=draw_pane("fast", 171, "gpt2_kvcache.py", "runs only the newest token", pieces, fast,
