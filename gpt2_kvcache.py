@@ -187,16 +187,17 @@ def generate(inputs, params, n_head, n_tokens_to_generate):
 
 
 def main(prompt, *, n_tokens_to_generate=40, model_size="124M", models_dir=None):
-    """Continue a prompt with GPT-2, each new token being the likeliest one (greedy decoding).
+    """Continue a prompt with GPT-2, always by the likeliest token (greedy decoding).
 
-    From Python, this returns an iterator over pieces of text, which come as they are chosen.
+    From Python, this returns an iterator over pieces of text, as they are chosen.
 
     Args:
-        prompt: The text to continue, in quotes, or - to read it from standard input.
+        prompt: The text to continue, in quotes, or - to read standard input.
             If it is empty, a new document begins.
-        n_tokens_to_generate: How many tokens to add at most; the text may end earlier.
-        model_size: A folder in models_dir. 1M is there; 124M, 355M, 774M, 1558M are downloaded.
-        models_dir: The folder that holds the models; if not given, models/ beside this file.
+        n_tokens_to_generate: The most tokens to add; the text may end earlier.
+        model_size: A folder in models_dir. 1M is there; 124M, 355M, 774M and
+            1558M are downloaded.
+        models_dir: The models' folder; if not given, models/ beside this file.
     """
     encoder, hparams, params = load_encoder_hparams_and_params(model_size, models_dir)
     input_ids = encoder.encode(prompt) or encoder.start

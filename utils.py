@@ -152,8 +152,8 @@ def parse(main, args):
 def usage(main):
     """The page that --help prints."""
     program = Path(sys.argv[0]).name
-    options = " ".join(f"[--{name} {value}]" for name, value in main.__kwdefaults__.items())
-    return (f"{program} PROMPT {options}\n\n{inspect.getdoc(main)}\n\n"
+    options = "".join(f"\n    [--{name} {value}]" for name, value in main.__kwdefaults__.items())
+    return (f"{program} PROMPT{options}\n\n{inspect.getdoc(main)}\n\n"
             f'Example:\n    python {program} "Once upon a time" --model_size 1M')
 
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from checkpoints import tiny_gpt2, write_model
-from terminal import ROOT, finish, sealed_off, shown, start, start_on_terminal, watch
+from terminal import ROOT, finish, screen, sealed_off, shown, start, start_on_terminal, watch
 
 import gpt2
 import utils
@@ -104,7 +104,7 @@ def test_models_dir_may_begin_with_a_tilde(monkeypatch):
 def test_help_without_a_pager(monkeypatch):
     monkeypatch.setenv("PAGER", "false")
     page, status = watch("gpt2.py", "hi", "--help")
-    assert status == 0
+    assert status == 0 and screen(page)
     for words in ("gpt2.py PROMPT", "--n_tokens_to_generate 40", "--model_size 124M",
                   "--models_dir", "Args:", '    python gpt2.py "Once upon a time" --model_size 1M'):
         assert words in page

@@ -13,7 +13,7 @@ import pytest
 import show_costs
 from compare import Token
 from measuring import Run
-from terminal import ROOT, finish, shown, start_on_terminal
+from terminal import ROOT, finish, screen, shown, start_on_terminal, watch
 
 import gpt2_kvcache
 
@@ -174,17 +174,18 @@ def test_ctrl_c_ends_quietly():
         assert process.wait() == 130
 
 
-@pytest.mark.parametrize("script, drawing", [
-    ("lesson/draw_race.py", "lesson/race.svg"), ("lesson/draw_cache.py", "lesson/cache.svg"),
-    ("benchmark/benchmark.py", "benchmark/benchmark.svg")])
-def test_help_says_what_is_overwritten_and_overwrites_nothing(script, drawing):
-    script, drawing = ROOT / "tests" / script, ROOT / "tests" / drawing
-    before = drawing.stat().st_mtime_ns
-    stdout, _, status = finish(script, "--help")
-    assert re.search(f"{drawing.name} is overwritten|overwrites {drawing.name}", stdout)
-    assert (status, drawing.stat().st_mtime_ns) == (0, before)
+PROGRAMS = [*sorted(LESSON.glob("*.py")), ROOT / "tests/benchmark/benchmark.py"]
 
 
-def test_unknown_option_is_refused():
-    stdout, stderr, status = finish(LESSON / "show_costs.py", "--verbose")
+@pytest.mark.parametrize("script", PROGRAMS, ids=lambda path: path.name)
+def test_help_fits_the_terminal_and_says_what_is_overwritten(script):
+    page, status = watch(script, "--help")
+    assert status == 0 and script.name in " ".join(screen(page))
+    if script.name.startswith(("draw", "bench")):
+        assert re.search(r"overwrites \w+\.svg|\.svg is overwritten", page)
+
+
+@pytest.mark.parametrize("script", ["lesson/show_costs.py", "benchmark/benchmark.py"])
+def test_unknown_option_is_refused(script):
+    stdout, stderr, status = finish(ROOT / "tests" / script, "--verbose")
     assert (stdout, status) == ("", 2) and "--verbose" in stderr

@@ -1,11 +1,12 @@
-"""Print what a token takes in gpt2.py, in gpt2_kvcache.py and in other programs: 12 to 20 minutes.
+"""Print what a token takes in both files and in others: 12 to 20 minutes.
 
     python tests/benchmark/benchmark.py [--picogpt DIR DIR]
 
-Use a machine that does nothing else meanwhile. The weights have the 124M model's shape but are
-random, so nothing is downloaded. What isn't installed is left out (see README.md beside this file).
-A run of three rounds or more is kept in results/, and benchmark.svg is overwritten, unless the
-environment forces the BLAS's kernel.
+Use a machine that does nothing else meanwhile. The weights have the 124M
+model's shape but are random, so nothing is downloaded. What isn't installed is
+left out (see README.md beside this file). A run of three rounds or more is
+kept in results/, and benchmark.svg is overwritten, unless the environment
+forces the BLAS's kernel.
 """
 import argparse
 import re

@@ -161,17 +161,19 @@ def conditions(load, first):
 
 
 def main(prompt, *, n_tokens_to_generate=40, model_size="124M", models_dir=None, n_random=0):
-    """Continue a prompt by gpt2.py and by gpt2_kvcache.py: the text, both speeds, and the same?
+    """Continue a prompt by both files: the text, both speeds, and is it the same?
 
     Both run on one thread, unless OPENBLAS_NUM_THREADS says another number.
 
     Args:
-        prompt: The text to continue, in quotes, or - to read it from standard input.
+        prompt: The text to continue, in quotes, or - to read standard input.
             If it is empty, a new document begins.
         n_tokens_to_generate: How many tokens to add.
-        model_size: A folder in models_dir. 1M is there; 124M, 355M, 774M, 1558M are downloaded.
-        models_dir: The folder that holds the models; if not given, models/ beside the two files.
-        n_random: How many prompts of random tokens to compare too, with 3 tokens after each.
+        model_size: A folder in models_dir. 1M is there; 124M, 355M, 774M and
+            1558M are downloaded.
+        models_dir: The models' folder; if not given, models/ beside both files.
+        n_random: How many prompts of random tokens to compare too, with
+            3 tokens after each.
     """
     load = load_average()
     encoder, hparams, params = load_encoder_hparams_and_params(model_size, models_dir)

@@ -1,4 +1,4 @@
-"""Draw cache.svg: what attention computes in the first steps, without and with a cache; a second.
+"""Draw cache.svg: what attention computes, without and with a cache. A second.
 
     python tests/lesson/draw_cache.py
 

@@ -1,10 +1,11 @@
-"""Draw race.svg: both files write the same text, in real time. Takes half a minute.
+"""Draw race.svg: both files write the same text, in real time. Half a minute.
 
     python tests/lesson/draw_race.py
 
-This overwrites race.svg beside it. Both files continue PROMPT with models/1M, in turn, RUNS times
-each. A token appears when it was chosen, in the median of the runs. After PAUSE seconds the race
-begins again. Where reduced motion is asked for, the picture shows the end.
+This overwrites race.svg beside it. Both files continue PROMPT with models/1M,
+in turn, RUNS times each. A token appears when it was chosen, in the median of
+the runs. After PAUSE seconds the race begins again. Where reduced motion is
+asked for, the picture shows the end.
 """
 import datetime
 import math

@@ -1,8 +1,9 @@
-"""Print what five classic bugs of KV caches do to the output of the 1M model, in two seconds.
+"""Print what five classic bugs of KV caches do to the output of models/1M.
 
     python tests/lesson/show_bugs.py
 
-Each bug is planted in a copy of gpt2_kvcache.py by a change of its text.
+It takes two seconds. Each bug is planted in a copy of gpt2_kvcache.py by a
+change of its text.
 """
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Print the shapes in attention, without and with a cache, and a causal mask, in a second.
+"""Print the shapes in attention, without and with a cache, and a causal mask.
 
     python tests/lesson/show_shapes.py
 """
