@@ -90,11 +90,12 @@ def print_pieces(pieces, n_tokens):
     """Print pieces of text as they come, one for each token, of which there are n_tokens at most.
 
     On a terminal, a line on standard error tells the speed at the end. Where standard output is a
-    file or a pipe, standard error shows a bar, if that is a terminal.
+    file, standard error shows a bar, if that is a terminal. A pipe may end on that terminal, too.
     """
     sys.stdout.reconfigure(errors="replace")  # for a terminal that isn't UTF-8
     on_terminal = sys.stdout.isatty()
-    no_bar = True if on_terminal else None  # None: only where standard error is no terminal
+    to_file = os.path.isfile(sys.stdout.fileno())
+    no_bar = None if to_file else True  # None: only where standard error is no terminal
     pieces = tqdm(pieces, "generating", n_tokens, unit=" tokens", disable=no_bar)
 
     times = [time.perf_counter()]
@@ -151,7 +152,7 @@ def parse(main, args):
 
 def usage(main):
     """The page that --help prints."""
-    program = Path(sys.argv[0]).name
+    program = sys.argv[0]
     options = "".join(f"\n    [--{name} {value}]" for name, value in main.__kwdefaults__.items())
     return (f"{program} PROMPT{options}\n\n{inspect.getdoc(main)}\n\n"
             f'Example:\n    python {program} "Once upon a time" --model_size 1M')

@@ -74,6 +74,10 @@ def test_terminal_shows_a_bar_where_the_text_goes_to_a_file(tmp_path):
     assert " 12/12 " in bar and "first token" not in bar
 
 
+def test_terminal_shows_the_text_alone_where_it_comes_by_a_pipe():
+    assert watch("gpt2.py", "The king", *SHORT, shell='"$@" | cat') == (TEXT + "\n", 0)
+
+
 def test_each_piece_is_written_before_the_next_one_is_chosen(tmp_path, monkeypatch):
     file = tmp_path / "text"
 

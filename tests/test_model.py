@@ -271,11 +271,6 @@ def test_rejects_what_cannot_run(odd, module, ids, n, said):
         generate(module, ids, odd.params, 4, n)
 
 
-def test_defaults_of_main(module):
-    assert str(inspect.signature(module.main)) == (
-        "(prompt, *, n_tokens_to_generate=40, model_size='124M', models_dir=None)")
-
-
 # 279 is <|endoftext|>, with which a new document begins
 @pytest.mark.parametrize("prompt, ids", [("old", [78, 75, 67]), ("", [279])])
 def test_main_continues_the_prompt_with_the_model_of_that_folder(odd, module, prompt, ids):

@@ -1,8 +1,6 @@
 """Print a prompt's continuation, the speed of both files, and whether they agree; in 1M: seconds.
 
     python tests/lesson/compare.py "The wolf said" --model_size 1M --n_tokens_to_generate 400
-
-The status is 1 if the files do not agree.
 """
 import os
 import sys
@@ -19,7 +17,7 @@ import numpy as np
 from machine import forced_kernel, load_average, machine, n_cores
 from measuring import FILES, ROUNDING, aligned, bar, ratio, shown, spread, timed_generate, wrapped
 
-from utils import load_encoder_hparams_and_params, parse, plain_endings
+from utils import check_inputs, load_encoder_hparams_and_params, parse, plain_endings
 
 N_AFTER = 3  # tokens to generate after each random prompt
 BUSY = 1  # of the median: times spread wider only where other programs run
@@ -81,11 +79,10 @@ def time_first_steps(ids, params, n_head):
     return {file: several[1:] for file, several in seconds.items()}  # the first was to warm up
 
 
-def speed_table(n_prompt, first, seconds):
-    """Both files' times, and their ratio. first: {file: seconds of the first step}."""
-    n = len(seconds["gpt2.py"])
-    rows = [["token 1, ms", *(1e3 * first[file] for file in FILES)]]
-    for i in sorted({min(2, n), n} - {1}):
+def speed_table(n_prompt, seconds):
+    """Both files' times, and their ratio. seconds: {file: those of each step}."""
+    n, rows = len(seconds["gpt2.py"]), []
+    for i in sorted({1, min(2, n), n}):
         rows.append([f"token {i}, ms", *(1e3 * seconds[file][i - 1] for file in FILES)])
     totals = [sum(seconds[file]) for file in FILES]
     rows.append(["all tokens, s", *totals])
@@ -163,7 +160,9 @@ def conditions(load, first):
 def main(prompt, *, n_tokens_to_generate=40, model_size="124M", models_dir=None, n_random=0):
     """Continue a prompt by both files: the text, both speeds, and is it the same?
 
-    Both run on one thread, unless OPENBLAS_NUM_THREADS says another number.
+    Both run on one thread, unless OPENBLAS_NUM_THREADS says another number. The
+    first step is timed several times, and the median shown. The status is 1 if
+    the files do not agree.
 
     Args:
         prompt: The text to continue, in quotes, or - to read standard input.
@@ -178,6 +177,7 @@ def main(prompt, *, n_tokens_to_generate=40, model_size="124M", models_dir=None,
     load = load_average()
     encoder, hparams, params = load_encoder_hparams_and_params(model_size, models_dir)
     ids, n_head = encoder.encode(prompt) or encoder.start, hparams["n_head"]
+    check_inputs(ids, n_tokens_to_generate, hparams["n_vocab"], hparams["n_ctx"])
     first = time_first_steps(ids, params, n_head)
     runs = {}
     for file in reversed(FILES):
@@ -189,11 +189,10 @@ def main(prompt, *, n_tokens_to_generate=40, model_size="124M", models_dir=None,
         columns[head] = compared_after_random_prompts(params, hparams, n_random)
     tokens = sum(columns.values(), [])
 
-    table = speed_table(len(ids), {file: median(several) for file, several in first.items()},
-                        {file: run.seconds for file, run in runs.items()})
-    print(wrapped(prompt + "".join(encoder.decode_stream(runs["gpt2.py"].ids))), table,
-          f"Is it the same?\n{agreement_table(columns)}", wrapped(verdict(tokens, encoder)),
-          conditions(load, first), sep="\n\n", flush=True)
+    seconds = {file: [median(first[file]), *runs[file].seconds[1:]] for file in FILES}
+    print(wrapped(prompt + "".join(encoder.decode_stream(runs["gpt2.py"].ids))),
+          speed_table(len(ids), seconds), f"Is it the same?\n{agreement_table(columns)}",
+          wrapped(verdict(tokens, encoder)), conditions(load, first), sep="\n\n", flush=True)
     sys.exit(first_wrong(tokens) is not None)
 
 
