@@ -1,17 +1,13 @@
 """The clock, the tables and the start of the programs here and in ../lesson."""
 import argparse
 import math
-import sys
 import textwrap
 import time
-from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import gpt2
 import gpt2_kvcache

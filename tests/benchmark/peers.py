@@ -6,7 +6,6 @@ greedy, without logits. They get the nested dicts of gpt2(). transformers is cal
 """
 import contextlib
 import importlib.util
-import sys
 import tempfile
 import time
 from functools import partial
@@ -15,9 +14,6 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "standins"))
-
 from checkpoints import by_name
 from machine import n_threads
 from measuring import Run, clocked

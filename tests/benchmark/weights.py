@@ -1,10 +1,5 @@
 """Random weights in the 124M model's shape. Prints nothing."""
-import sys
-from pathlib import Path
-
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from utils import by_columns, keep_freed_memory, nest
 
