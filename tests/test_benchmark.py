@@ -106,12 +106,6 @@ def test_schedule_lets_all_take_turns_and_picogpt_the_first_prompt_alone():
     assert benchmark.schedule(everyone, {"picoGPT"}, rounds=2) == 2 * a_round
 
 
-def test_limit_is_the_bytes_by_the_bandwidth(model):
-    v, e, n_layer = model.n_vocab, model.n_embd, model.n_layer
-    numbers = n_layer * (12 * e * e + 13 * e) + 2 * e + v * e + e + 2 * n_layer * e * 100
-    assert benchmark.limit(model.params, 100, bandwidth=1e9) == pytest.approx(4 * numbers / 1e9)
-
-
 def test_bandwidth_is_that_of_the_fastest_product(model, monkeypatch):
     def by_columns_in_a_second(matrix):
         is_fastest = matrix.flags.f_contiguous and len(matrix) == 512
@@ -218,12 +212,6 @@ def test_clock_counts_the_time_that_passes(monkeypatch):
     seconds = iter([1, 3, 7])
     monkeypatch.setattr(measuring, "time", SimpleNamespace(perf_counter=seconds.__next__))
     assert measuring.clocked("ab") == (["a", "b"], [2, 4])
-
-
-def test_figures_have_three_digits():
-    values = 0.01234, 1.234, 12.34, 123.4, 1234, 12345
-    assert [*map(measuring.shown, values)] == ["0.0123", "1.23", "12.3", "123", "1,230", "12,300"]
-    assert measuring.ratio("1,230", "12.3") == "100"
 
 
 def test_spread_leaves_out_a_tenth_on_either_side():
