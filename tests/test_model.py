@@ -1,11 +1,9 @@
-"""The forward pass: right against transformers and against its formulas, float32, greedy.
+"""The forward pass: right against transformers, float32, greedy.
 
 odd has n_vocab 301, n_ctx 277, n_embd 20, n_head 4; model (1M) 2048, 512, 128 and 4.
 """
-import inspect
 import platform
 import tracemalloc
-from functools import partial
 
 import numpy as np
 import pytest
@@ -40,6 +38,7 @@ def test_logits_are_those_of_transformers(model, module, i):
     # of logits up to 18; seen on two NumPys with OpenBLAS's kernels for six CPUs: 2e-5
     logits = logits_of(module, FIXTURE[f"inputs_{i}"].tolist(), model.params)
     np.testing.assert_allclose(logits, FIXTURE["logits"][i], rtol=0, atol=1e-4)
+    assert logits.dtype == np.float32  # float64 anywhere on the way would make them float64
 
 
 @pytest.mark.parametrize("ids, error, said", [
@@ -51,105 +50,26 @@ def test_logits_of_ids_that_cannot_run_raise(odd, module, ids, error, said):
         logits_of(module, ids, odd.params)
 
 
-def arrays(value):
-    """All arrays and NumPy scalars in value, but for the caches, which are there to be written."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        yield value
-    elif isinstance(value, dict):
-        for name in value.keys() - {"kv_cache", "layer_kv"}:
-            yield from arrays(value[name])
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from arrays(item)
-
-
-def test_functions_take_and_give_float32_and_leave_their_arguments_alone(odd, module, monkeypatch):
-    called = set()
-
-    def watched(function, *args, **kwargs):
-        before = [array.copy() for array in arrays([args, kwargs])]
-        result = function(*args, **kwargs)
-        called.add(function.__name__)
-        for array, copy in zip(arrays([args, kwargs]), before, strict=True):
-            assert np.array_equal(array, copy), f"{function.__name__} changes an argument"
-        for array in arrays([args, kwargs, result]):
-            assert array.dtype == np.float32, f"{function.__name__} has {array.dtype}"
-        return result
-
-    for name, function in inspect.getmembers(module, inspect.isfunction):
-        if function.__module__ == module.__name__:
-            monkeypatch.setattr(module, name, partial(watched, function))
-    generate(module, [7] * 200, odd.params, 4, 3)
-    assert called >= {"gelu", "softmax", "layer_norm", "linear", "ffn", "attention", "mha", "gpt2"}
-
-
-# ---- formulas, in float64 and as in the papers
-
-X = 3 * np.random.default_rng(0).standard_normal((3, 300, 5), np.float32)
-EXACT = X.astype(np.float64)
-
-
-def gelu(x):
-    return 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
-
-
-def softmax(x):
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-def layer_norm(x, g, b):
-    deviation = np.sqrt(x.var(axis=-1, keepdims=True) + 1e-5)
-    return (x - x.mean(axis=-1, keepdims=True)) / deviation * g + b
-
-
-def attention(q, k, v):
-    """Each query by itself, with the keys up to its own."""
-    n_head, n_q, d_head = q.shape
-    result = np.empty(q.shape)
-    for head in range(n_head):
-        for i in range(n_q):
-            n_seen = k.shape[1] - n_q + 1 + i
-            scores = k[head, :n_seen] @ q[head, i] / np.sqrt(d_head)
-            result[head, i] = softmax(scores) @ v[head, :n_seen]
-    return result
+# ---- what those logits do not tell
 
 
 def check(found, expected, tolerance=1e-6):
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
-def test_gelu_and_softmax(module):
-    check(module.gelu(X), gelu(EXACT))
-    check(module.softmax(X), softmax(EXACT))
-    large, small = [1000, 1001, -np.inf], [-1000, -1000, -1000]
-    expected = [[0.26894142, 0.73105858, 0], [1 / 3, 1 / 3, 1 / 3]]
-    check(module.softmax(np.float32([large, small])), expected)
-
-
-# plain; so small that eps counts; far from 0
-@pytest.mark.parametrize("factor, offset, tolerance", [
-    (1, 0, 2e-6), (1e-3, 0, 2e-6), (1, 1000, 2e-3)])
+# so small that eps counts; far from 0
+@pytest.mark.parametrize("factor, offset, tolerance", [(1e-3, 0, 2e-6), (1, 1000, 2e-3)])
 def test_layer_norm(module, factor, offset, tolerance):
-    x, g, b = factor * X + np.float32(offset), X[0, 0], X[0, 1]
-    check(module.layer_norm(x, g, b), layer_norm(x.astype(np.float64), g, b), tolerance)
+    x, g, b = factor * drawn("x", (9, 300)) + np.float32(offset), drawn("g", 300), drawn("b", 300)
+    exact = x.astype(np.float64)
+    deviation = np.sqrt(exact.var(axis=-1, keepdims=True) + 1e-5)
+    expected = (exact - exact.mean(axis=-1, keepdims=True)) / deviation * g + b
+    check(module.layer_norm(x, g, b), expected, tolerance)
 
 
-def test_linear_and_ffn(module):
-    c_fc = {"w": drawn("fc", (5, 20)), "b": drawn("b", 20)}
-    c_proj = {"w": drawn("proj", (20, 5)), "b": drawn("b", 5)}
-    wide = EXACT[0] @ c_fc["w"] + c_fc["b"]
-    check(module.linear(X[0], **c_fc), wide, 1e-5)
-    check(module.ffn(X[0], c_fc, c_proj), gelu(wide) @ c_proj["w"] + c_proj["b"], 5e-5)
-
-
-# one token; few; on both sides of 128; the same after a past; decode
-@pytest.mark.parametrize("name", ["attention", "attention_in_halves"])
-@pytest.mark.parametrize("n_q, n_k", [
-    (1, 1), (5, 5), (128, 128), (129, 129), (300, 300), (2, 5), (259, 300), (1, 300)])
-def test_attention(module, name, n_q, n_k):
-    found = getattr(module, name)(X[:, -n_q:], X[::-1, :n_k], X[:, :n_k] + 1)
-    check(found, attention(EXACT[:, -n_q:], EXACT[::-1, :n_k], EXACT[:, :n_k] + 1), 2e-5)
+def test_softmax_of_scores_beyond_the_range_of_exp(module):
+    scores = np.float32([[1000, 1001, -np.inf], [-1000, -1000, -1000]])
+    check(module.softmax(scores), [[0.26894142, 0.73105858, 0], [1 / 3, 1 / 3, 1 / 3]])
 
 
 def test_attention_gives_a_later_token_no_share_however_large_its_score(module):
@@ -178,24 +98,9 @@ def test_gelu_calls_no_power(module):
             result = ufunc(*[np.asarray(value) for value in inputs])
             return result.view(Watched)
 
-    module.gelu(X.view(Watched))
+    module.gelu(np.ones(3, np.float32).view(Watched))
     assert np.tanh in called
     assert np.power not in called  # x**3 is 60 times as slow as x * x * x
-
-
-@pytest.mark.parametrize("n_q, n_k, expected", [
-    (128, 128, [(128, 128)]), (129, 150, [(65, 86), (64, 150)]),
-    (300, 300, [(75, 75), (75, 150), (75, 225), (75, 300)])])
-def test_halves_leave_out_keys_that_they_cannot_see(module, monkeypatch, n_q, n_k, expected):
-    scores_computed, module_softmax = [], module.softmax
-
-    def recorded(scores):
-        scores_computed.append(scores.shape[1:])
-        return module_softmax(scores)
-
-    monkeypatch.setattr(module, "softmax", recorded)
-    module.attention_in_halves(X[:, :n_q], X[:, :n_k], X[:, :n_k])
-    assert scores_computed == expected
 
 
 SECOND_PREFILL = """
@@ -223,21 +128,10 @@ def test_second_prefill_gets_no_new_memory_from_the_system(module, tmp_path):
 # ---- generate() and main()
 
 
-def test_each_new_id_is_the_likeliest_and_there_before_the_next_step(odd, module, monkeypatch):
-    steps, forward = [], module.gpt2
-
-    def recorded(*args, **kwargs):
-        steps.append(args)
-        return forward(*args, **kwargs)
-
+def test_each_new_id_is_the_likeliest(odd, module):
     prompt = [3, 1, 4]
-    new = []
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "gpt2", recorded)
-        for i in module.generate(prompt, odd.params, 4, 20):
-            new.append(i)
-            assert len(steps) == len(new)
-    assert prompt == [3, 1, 4]
+    new = generate(module, prompt, odd.params, 4, 20)
+    assert (prompt, len(new)) == ([3, 1, 4], 20)
     for n in range(20):
         assert new[n] == np.argmax(logits_of(module, prompt + new[:n], odd.params))
 
@@ -245,12 +139,6 @@ def test_each_new_id_is_the_likeliest_and_there_before_the_next_step(odd, module
 def test_first_of_the_likeliest_is_chosen(odd, module):
     all_equal = odd.params | {"wte": np.zeros_like(odd.params["wte"])}
     assert generate(module, [3, 1, 4], all_equal, 4, 3) == [0, 0, 0]
-
-
-def test_gives_exactly_n_tokens_also_past_endoftext(model, module):
-    new = generate(module, model.encoder.encode("1984"), model.params, 4, 7)
-    assert len(new) == 7
-    assert 2047 in new[:-1]  # this prompt's story ends after one more token
 
 
 @pytest.mark.parametrize("ids", [

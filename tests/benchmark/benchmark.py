@@ -12,6 +12,7 @@ import argparse
 import re
 import sys
 import time
+import timeit
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
@@ -44,12 +45,7 @@ TIMES_AS_FAST = "times as fast with a cache"
 def product_seconds(matrix):
     """The shortest of five products of a row and this matrix."""
     x = np.full((1, len(matrix)), 0.01, np.float32)
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        x @ matrix
-        times.append(time.perf_counter() - start)
-    return min(times)
+    return min(timeit.repeat(lambda: x @ matrix, number=1, repeat=5))
 
 
 def best_bandwidth(params):

@@ -59,17 +59,10 @@ def run(source, ids, params, n_head, n_first=0):
     return list(module["generate"](ids, params, n_head, N_TOKENS)), np.array(logits)
 
 
-def first_difference(ids, others):
-    """The number of the first token that differs, from 1, or None."""
-    for i in range(len(ids)):
-        if ids[i] != others[i]:
-            return i + 1
-    return None
-
-
 def row(bug, n_first, found, logits, right, expected, encoder):
     """What the table says about a copy that found these ids and logits."""
-    n = first_difference(found, right)
+    wrong = np.flatnonzero(np.array(found) != right)
+    n = wrong[0] + 1 if len(wrong) else None  # the first token that differs, from 1
     largest = np.abs(logits - expected)[:n].max()  # after that, the ids differ too
     off_by = f"{largest:.0f}" if largest > 1e-4 else "<1e-4"
     pieces = 2 if n_first else 1
