@@ -63,8 +63,9 @@ def test_no_command_is_left_out():
 @pytest.mark.parametrize("command", [c for c in SHOWN if c.startswith("python ")])
 def test_output_shown_is_printed(command):
     """Whole lines, none of them wrapped, and of bars nothing stays."""
-    if command in RACE:  # its text has longer lines
-        page = "\n".join(run(command).splitlines()[-1] for command in RACE) + "\n"
+    if command in RACE:  # its last line alone, for which a tenth of the tokens is enough
+        tenths = [command.replace("400", "40") for command in RACE]
+        page = "\n".join(run(command).splitlines()[-1] for command in tenths) + "\n"
     else:
         page = "\n".join(screen(run(command)))
     measured = command in RACE or "compare.py" in command
