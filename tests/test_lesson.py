@@ -184,7 +184,9 @@ def test_help_fits_the_terminal_and_says_what_is_overwritten(script):
         assert re.search(r"overwrites \w+\.svg|\.svg is overwritten", page)
 
 
-@pytest.mark.parametrize("script", ["lesson/show_costs.py", "benchmark/benchmark.py"])
-def test_unknown_option_is_refused(script):
-    stdout, stderr, status = finish(ROOT / "tests" / script, "--verbose")
-    assert (stdout, status) == ("", 2) and "--verbose" in stderr
+@pytest.mark.parametrize("script, option", [
+    ("lesson/show_costs.py", "--verbose"), ("benchmark/benchmark.py", "--verbose"),
+    ("benchmark/benchmark.py", "--rounds=0")])
+def test_wrong_option_is_refused(script, option):
+    stdout, stderr, status = finish(ROOT / "tests" / script, option)
+    assert (stdout, status) == ("", 2) and option[:8] in stderr.splitlines()[-1]

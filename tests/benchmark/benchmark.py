@@ -197,7 +197,10 @@ def parsed():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="fewer than 3 are not kept")
     parser.add_argument("--picogpt", nargs="+", default=[], metavar="DIR", help="checkouts of it")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.rounds < 1:
+        parser.error("--rounds is a whole number from 1 up")
+    return args
 
 
 def main():
