@@ -216,3 +216,7 @@ def test_clock_counts_the_time_that_passes(monkeypatch):
 
 def test_spread_leaves_out_a_tenth_on_either_side():
     assert measuring.spread([900, *range(10, 30), 0]) == pytest.approx(16.8 / 19.5)
+
+
+def test_ratio_is_that_of_the_figures_shown():
+    assert measuring.ratio("1,230", "12.3") == "100"
